@@ -1,0 +1,170 @@
+/**
+ * The shapes of the manifest's rows, and the names of rows and keys. LSNs are text as PostgreSQL prints them ('0/3000060'),
+ * times are ISO 8601 in UTC (`archivedAt`), sizes bytes. docs/design.md, "Manifest", says who writes which row.
+ *
+ * Structural twins of core/vault's Row: each type here can be put as a row.
+ */
+
+export const FORMAT = 1;
+
+type Base = { pk: string; sk: string; rev: number };
+
+export type TriggerMode = 'smart' | 'fast';
+
+/** pk <cluster>, sk control: written by operator, witness and init only. */
+export type Control = Base & {
+  format: number;
+  systemIdentifier: string;
+  segmentSize: number;
+  majorVersion: number;
+  epoch: number;
+  primary: string | null;
+  archiving: boolean;
+  role: 'active' | 'replica' | 'converging';
+  /** The last trigger; spent once head.promotion of the same id is 'open'. */
+  trigger: { id: string; epoch: number; mode: TriggerMode; to: string; at: string } | null;
+};
+
+/**
+ * The promotion under way or last done. `triggered` is written by the trigger (head is a standby's whole poll),
+ * `sealed` by the target's agent, `open` by whoever proves it by the node's own history file.
+ */
+export type Promotion = {
+  id: string;
+  epoch: number;
+  node: string;
+  mode: TriggerMode | 'claim';
+  state: 'triggered' | 'sealed' | 'open';
+  at: string;
+  /** From the seal on: the timeline replayed and the end of the last segment consumed (exclusive). */
+  timeline?: number;
+  lsn?: string;
+  /** From the seal on: the number that PostgreSQL will take. */
+  reserved?: number;
+};
+
+/** pk <cluster>/<system id>, sk head: where the live branch stands. One read of it is a standby's whole poll; under 4 KB. */
+export type Head = Base & {
+  epoch: number;
+  /** The live timeline. */
+  timeline: number;
+  /** Where the next segment of the live timeline begins or, after a promotion, the fork; null before the first segment. */
+  lsn: string | null;
+  /** First byte ever archived; null before the first segment. */
+  firstLsn: string | null;
+  /** The last segment committed, of whatever timeline; null before the first. */
+  lastFile: string | null;
+  lastArchivedAt: string | null;
+  /** Highest timeline number ever taken or reserved. */
+  lastTimeline: number;
+  /** Who wrote last as primary: node, nonce of its chain, and where it said that it runs (host:pgdata). */
+  writer: { node: string; nonce: string; place: string } | null;
+  promotion: Promotion | null;
+  /** A flushed primary (later issue): nothing may be committed while it stands. */
+  flush: { lsn: string; rev: number } | null;
+  tail: { timeline: number; lsn: string } | null;
+};
+
+/** sk wal#<file name>: segment, .partial or .backup file. */
+export type WalRow = Base & {
+  key: string;
+  sha256: string;
+  sizeBytes: number;
+  storedBytes: number;
+  compression: 'zstd';
+  node: string;
+  epoch: number;
+  archivedAt: string;
+};
+
+/** sk history#<timeline, 8 hex digits>. */
+export type HistoryRow = Base & {
+  text: string;
+  timeline: number;
+  parent: number;
+  forkLsn: string;
+  node: string;
+  epoch: number;
+  /**
+   * The node that forked had consumed the parent's segment that holds the fork to its end, so that segment's last whole record
+   * ends at the fork and it may be served; false: it may hold records past the fork and is never served again.
+   */
+  forkSegmentWhole: boolean;
+  /** The file's bytes in the bucket. */
+  key: string;
+  archivedAt: string;
+};
+
+/** sk node#<name>. */
+export type NodeRow = Base & {
+  name: string;
+  role: 'primary' | 'standby' | 'unknown';
+  heartbeatAt: string | null;
+  walvaultVersion: string | null;
+  postgresVersion: string | null;
+  place: string | null;
+  lastArchived: string | null;
+  lastRestored: string | null;
+  lastReplayedLsn: string | null;
+  /** As PostgreSQL gave it (%r): a segment's name. */
+  restartPoint: string | null;
+  /** A standby that reached its backup's end. */
+  consistent: boolean;
+  /** Why this node is not in order (diverged, promoted by hand, unconfirmed); null: it is. */
+  trouble: string | null;
+};
+
+export type BackupRow = Base & {
+  id: string;
+  state: 'running' | 'complete' | 'failed';
+  node: string;
+  label: string;
+  majorVersion: number;
+  timeline: number;
+  startLsn: string;
+  stopLsn: string | null;
+  startSegment: string;
+  stopSegment: string | null;
+  startedAt: string;
+  finishedAt: string | null;
+  sizeBytes: number;
+  storedBytes: number;
+  files: number;
+  /** Key of the backup's index (its bundles, tablespaces, backup_manifest) in the bucket; null while running. */
+  indexKey: string | null;
+};
+
+/** sk holds: horizon per timeline and what keeps WAL. */
+export type HoldsRow = Base & {
+  horizon: { [timeline: string]: string };
+  holds: { [id: string]: { kind: 'backup' | 'restore' | 'standby'; from: string; node: string; at: string } };
+};
+
+/** sk event#<time>#<id>. */
+export type EventRow = Base & {
+  at: string;
+  kind: string;
+  node: string | null;
+  epoch: number;
+  text: string;
+};
+
+export type GapRow = Base & { from: string; to: string; at: string; reason: string };
+
+/** The names of rows. */
+export const keys = {
+  control: (cluster: string) => ({ pk: cluster, sk: 'control' }),
+  partition: (cluster: string, systemIdentifier: string) => `${cluster}/${systemIdentifier}`,
+  head: (partition: string) => ({ pk: partition, sk: 'head' }),
+  wal: (partition: string, file: string) => ({ pk: partition, sk: `wal#${file}` }),
+  history: (partition: string, timeline: number) => ({ pk: partition, sk: `history#${hex8(timeline)}` }),
+  node: (partition: string, node: string) => ({ pk: partition, sk: `node#${node}` }),
+  backup: (partition: string, id: string) => ({ pk: partition, sk: `backup#${id}` }),
+  holds: (partition: string) => ({ pk: partition, sk: 'holds' }),
+  event: (partition: string, at: string, id: string) => ({ pk: partition, sk: `event#${at}#${id}` }),
+  gap: (partition: string, from: string) => ({ pk: partition, sk: `gap#${from}` }),
+};
+
+function hex8(timeline: number): string {
+  return timeline.toString(16).toUpperCase().padStart(8, '0');
+}

@@ -1,0 +1,22 @@
+/**
+ * A vault is a bucket and a manifest, named by one URL.
+ *
+ *   file:///srv/vault                                        a directory and a SQLite manifest: one machine
+ *   s3://bucket/prefix?table=walvault&region=eu-west-1       S3 and one DynamoDB table
+ *   memory:name                                              within one process, for tests
+ */
+import type { Bucket } from './bucket.ts';
+import type { Manifest } from './manifest.ts';
+
+export interface Vault {
+  /** As given, normalised. */
+  readonly url: string;
+  readonly bucket: Bucket;
+  readonly manifest: Manifest;
+  close(): Promise<void>;
+}
+
+export type VaultOptions = {
+  /** Longest that one operation of bucket or manifest may take before it throws `unreachable`, in ms. */
+  timeoutMs?: number;
+};

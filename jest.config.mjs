@@ -1,0 +1,13 @@
+/** Test files are TypeScript; esbuild turns each into CommonJS (types are checked by `npm run typecheck`). */
+import os from 'node:os';
+import path from 'node:path';
+
+export default {
+  rootDir: import.meta.dirname,
+  roots: ['<rootDir>/test'],
+  testEnvironment: 'node',
+  testMatch: ['**/*.test.ts'],
+  transform: { '\\.(ts|js|mjs)$': '<rootDir>/test/harness/jest-transform.cjs' },
+  transformIgnorePatterns: ['/node_modules/(?!(commander|smol-toml)/)'],
+  cacheDirectory: path.join(os.tmpdir(), `walvault-jest-${os.userInfo().uid}`),
+};
