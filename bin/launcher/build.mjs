@@ -1,9 +1,14 @@
-/** Bundles what starts often (hooks, agent, command) into dist/: one CommonJS file each, since CommonJS starts faster than ESM. */
+/**
+ * Bundles what starts often (hooks, agent, command) into dist/: one CommonJS file each, since CommonJS starts faster than ESM.
+ *
+ * Does nothing when dist/ is already made from these sources, so that it also works in a checkout that cannot be written.
+ * Each bundle appears by rename: a hook that starts meanwhile never reads half of one. Everybody may read them.
+ */
 import { build } from 'esbuild';
-import { existsSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { root, sourceStamp } from './checkout.mjs';
 
-const root = path.resolve(import.meta.dirname, '../..');
 const entries = [
   'hooks/archive.ts',
   'hooks/restore.ts',
@@ -13,16 +18,34 @@ const entries = [
   'bin/walvault.ts',
 ];
 
-await build({
-  entryPoints: entries.map((entry) => path.join(root, entry)).filter((file) => existsSync(file)),
-  outdir: path.join(root, 'dist'),
-  entryNames: '[name]',
-  outExtension: { '.js': '.cjs' },
-  bundle: true,
-  platform: 'node',
-  target: 'node24',
-  format: 'cjs',
-  external: ['pg-native'],
-  logLevel: 'warning',
-  define: { 'import.meta.dirname': '__dirname', 'import.meta.filename': '__filename' },
-});
+const dist = path.join(root, 'dist');
+const stampFile = path.join(dist, '.sources');
+const stamp = sourceStamp();
+if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
+  const made = await build({
+    absWorkingDir: root,
+    entryPoints: entries.filter((entry) => existsSync(path.join(root, entry))),
+    outdir: dist,
+    entryNames: '[name]',
+    outExtension: { '.js': '.cjs' },
+    bundle: true,
+    write: false,
+    platform: 'node',
+    target: 'node24',
+    format: 'cjs',
+    external: ['pg-native'],
+    logLevel: 'warning',
+    define: { 'import.meta.dirname': '__dirname', 'import.meta.filename': '__filename' },
+  });
+  mkdirSync(dist, { recursive: true });
+  chmodSync(dist, 0o755);
+  for (const { path: file, contents } of made.outputFiles) publish(file, contents);
+  publish(stampFile, stamp);
+}
+
+function publish(file, contents) {
+  const unfinished = `${file}.${process.pid}`;
+  writeFileSync(unfinished, contents);
+  chmodSync(unfinished, 0o644);
+  renameSync(unfinished, file);
+}

@@ -1,0 +1,131 @@
+/**
+ * The launcher behind `npm start` and `npm test`: from a fresh clone, under the person's own Node 20 or newer.
+ *
+ *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:system|test:matrix|docs [arguments]
+ *
+ * Installs what is missing, builds dist/, and runs the command under Node 24, as an ordinary user where it was started
+ * as root. Exit status and signals are those of the command.
+ */
+import { spawn } from 'node:child_process';
+import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { findNode, platform, root } from './checkout.mjs';
+import {
+  chooseUser,
+  environmentOf,
+  giveInstalledTo,
+  isRoot,
+  makeScratch,
+  reachableCheckout,
+} from './drop-root.mjs';
+import { install, postgresFolder } from './install.mjs';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
+
+/** A run of jest over `tests` (patterns of paths); the tests read `env`; `majors`: PostgreSQL 15 to 17 are needed too. */
+const jest = (tests, { env, majors } = {}) => ({
+  run: ['node_modules/jest/bin/jest.js'],
+  tests,
+  env,
+  majors,
+});
+
+const everyPair = ['file', 's3']
+  .flatMap((vault) => [15, 16, 17, 18].map((major) => `${major}:${vault}`))
+  .join();
+
+const COMMANDS = {
+  demo: { run: ['dist/walvault.cjs', 'demo'] },
+  test: jest(['test/unit', 'test/contract', 'test/system/main-job'], {
+    env: { WALVAULT_TEST_VAULTS: 'memory,file', WALVAULT_TEST_PAIRS: '18:file' },
+  }),
+  'test:unit': jest(['test/unit']),
+  'test:contract': jest(['test/contract'], { env: { WALVAULT_TEST_VAULTS: 'memory,file,s3' } }),
+  'test:system': jest(['test/system'], { env: { WALVAULT_TEST_PAIRS: '18:file,15:s3' }, majors: true }),
+  'test:matrix': jest(['test/system/main-job'], { env: { WALVAULT_TEST_PAIRS: everyPair }, majors: true }),
+  docs: { run: ['bin/launcher/docs.mjs'] },
+};
+
+async function main() {
+  const [name, ...args] = process.argv.slice(2);
+  const command = Object.hasOwn(COMMANDS, name ?? '') ? COMMANDS[name] : undefined;
+  if (command === undefined) {
+    console.error(`usage: node bin/launcher/run.mjs ${Object.keys(COMMANDS).join('|')} [arguments]`);
+    return 2;
+  }
+  if (Number(process.versions.node.split('.')[0]) < 20)
+    throw new Error(`Node 20 or newer is needed; this is ${process.version}`);
+
+  const user = isRoot() ? chooseUser() : undefined;
+  install(root);
+  await import(pathToFileURL(path.join(root, 'bin/launcher/build.mjs')).href);
+  if (command.majors) install(postgresFolder);
+  if (user !== undefined) giveInstalledTo(user);
+
+  if (user === undefined) {
+    const scratch = mkdtempSync(path.join(os.tmpdir(), 'walvault-'));
+    try {
+      return await run(command, args, { checkout: root, scratch, env: process.env });
+    } finally {
+      rmSync(scratch, { recursive: true, force: true, maxRetries: 5 });
+    }
+  }
+  const scratch = makeScratch(user);
+  try {
+    const checkout = reachableCheckout(user, scratch);
+    return await run(command, args, { checkout, scratch, env: environmentOf(user, scratch), user });
+  } finally {
+    rmSync(scratch, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** Runs one command to its end, under Node 24. */
+async function run(command, args, { checkout, scratch, env, user }) {
+  const node = findNode(checkout);
+  if (node === undefined)
+    throw new Error(
+      `Node 24 is needed, and there is no package of it for ${platform}: run this with Node 24`,
+    );
+  const patterns = args.some((arg) => arg.includes('test/')) ? [] : (command.tests ?? []);
+  const report = path.join(scratch, 'report.json');
+  const reported =
+    command.tests && process.env['WALVAULT_TEST_REPORT'] ? ['--json', `--outputFile=${report}`] : [];
+  const end = await untilItEnds(node, [...command.run, ...patterns, ...reported, ...args], {
+    cwd: checkout,
+    stdio: 'inherit',
+    env: { ...command.env, ...env },
+    ...(user && { uid: user.uid, gid: user.gid }),
+  });
+  if (existsSync(report)) copyFileSync(report, process.env['WALVAULT_TEST_REPORT']);
+  return end;
+}
+
+/**
+ * Exit status, or the signal, of a child that gets the signals which this process gets.
+ * A terminal sends Ctrl-C to the child by itself; sent on, it would arrive twice, which asks for an end without order.
+ */
+function untilItEnds(node, args, options) {
+  const child = spawn(node, args, options);
+  const pass = (signal) => {
+    if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal);
+  };
+  for (const signal of SIGNALS) process.on(signal, pass);
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status, signal) => {
+      for (const passed of SIGNALS) process.off(passed, pass);
+      resolve(signal ?? status);
+    });
+  });
+}
+
+try {
+  const end = await main();
+  if (typeof end === 'string') process.kill(process.pid, end);
+  else process.exitCode = end;
+} catch (error) {
+  console.error(`walvault: ${error.message}`);
+  process.exitCode = 1;
+}
