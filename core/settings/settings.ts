@@ -1,0 +1,322 @@
+/**
+ * The one table of settings: flag, environment variable, line in settings.toml, validation, help and reference page are all
+ * made from it.
+ *
+ *   restoreTimeout   --restore-timeout   WALVAULT_RESTORE_TIMEOUT   restore_timeout = "30s"
+ *
+ * Values: durations are milliseconds, sizes bytes. core/settings/read.ts reads them.
+ */
+import {
+  bytes,
+  choice,
+  directory,
+  duration,
+  httpUrl,
+  integer,
+  name,
+  onOff,
+  text,
+  vaultUrl,
+  type Kind,
+} from './kinds.ts';
+
+/** Who takes a setting: every command of the operator, single commands, a hook, the agent. */
+export type User =
+  'operator' | 'configure' | 'backup' | 'standby create' | 'archive' | 'restore' | 'recovered' | 'agent';
+
+export type Setting<T, D extends string | undefined> = {
+  readonly kind: Kind<T>;
+  /** Text as a person would write it; undefined: it must be given where it is needed, or is found out (see text). */
+  readonly default: D;
+  /** What the reference says where `default` is undefined. */
+  readonly otherwise?: string;
+  readonly usedBy: readonly User[];
+  readonly summary: string;
+  readonly text: string;
+  readonly example: string;
+  /** Variables of others that are honoured after WALVAULT_…, before the file. */
+  readonly also?: readonly string[];
+};
+
+function setting<T, const D extends string | undefined = undefined>(
+  row: Omit<Setting<T, D>, 'default'> & { default?: D },
+): Setting<T, D> {
+  return { ...row, default: row.default as D };
+}
+
+export const SETTINGS = {
+  vault: setting({
+    kind: vaultUrl(),
+    otherwise: 'must be given',
+    usedBy: ['operator', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Where the vault is.',
+    text: 'A directory of this machine, or an S3 bucket with a DynamoDB table.',
+    example: 's3://acme-wal/prod?table=walvault&region=eu-west-1',
+  }),
+  cluster: setting({
+    kind: name(),
+    otherwise: 'must be given',
+    usedBy: ['operator', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Name of the PostgreSQL cluster in the vault.',
+    text: 'Primary and standbys of one database have the same; a vault may hold many clusters.',
+    example: 'main',
+  }),
+  node: setting({
+    kind: name(),
+    otherwise: 'must be given, except where settings.toml of the server has it',
+    usedBy: ['operator', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Name of this node: always the one where the command runs.',
+    text: 'The target of a trigger is --to, never this.',
+    example: 'db1',
+  }),
+  pgdata: setting({
+    kind: directory(),
+    otherwise: 'must be given where a server is touched',
+    usedBy: ['operator', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Data directory of the server.',
+    text: 'As for PostgreSQL itself, PGDATA is honoured.',
+    example: '/var/lib/postgresql/18/main',
+    also: ['PGDATA'],
+  }),
+  stateDir: setting({
+    kind: directory(),
+    otherwise: '`<PGDATA>.walvault`',
+    usedBy: ['operator', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Where walvault keeps wrappers, spool and settings of one server.',
+    text: 'Beside the data directory, never in it: a base backup must not carry it.',
+    example: '/var/lib/walvault/db1',
+  }),
+  restoreTimeout: setting({
+    kind: duration('1s', '10m'),
+    default: '30s',
+    usedBy: ['configure', 'restore'],
+    summary: 'How long restore waits for a vault that does not answer.',
+    text: 'After it a standby is told to ask again; archive recovery, and a promotion under way, are stopped, so that they never open with data missing.',
+    example: '2m',
+  }),
+  archiveTimeout: setting({
+    kind: duration('1s', '10m'),
+    default: '50s',
+    usedBy: ['configure', 'archive'],
+    summary: 'How long archive waits until a segment is durable in the vault.',
+    text: 'After it the segment is reported as failed and PostgreSQL hands it in again. PostgreSQL pauses 60 s after three failures, so waiting is cheaper than failing.',
+    example: '2m',
+  }),
+  vaultTimeout: setting({
+    kind: duration('500ms', '5m'),
+    default: '10s',
+    usedBy: ['operator', 'configure', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'How long one operation of bucket or manifest may take.',
+    text: 'A store that accepts and never answers costs this long, then the operation is tried again or reported.',
+    example: '20s',
+  }),
+  openMaxWait: setting({
+    kind: duration('0', '10m'),
+    default: '30s',
+    usedBy: ['configure', 'recovered'],
+    summary: 'How long a server being promoted waits for the word of a silent vault before it opens.',
+    text: 'Nobody can write meanwhile. After it the server opens unconfirmed, and says so. 0: it does not wait.',
+    example: '1m',
+  }),
+  pollInterval: setting({
+    kind: duration('10ms', '1m'),
+    default: '100ms',
+    usedBy: ['configure', 'agent'],
+    summary: 'Pause between two looks at the vault while a standby follows.',
+    text: 'Each look is one read of one row.',
+    example: '500ms',
+  }),
+  idlePollInterval: setting({
+    kind: duration('100ms', '10m'),
+    default: '2s',
+    usedBy: ['configure', 'agent'],
+    summary: 'Longest pause between two looks when nothing has come for long.',
+    text: 'The pauses grow from poll_interval to this one.',
+    example: '10s',
+  }),
+  heartbeatInterval: setting({
+    kind: duration('1s', '10m'),
+    default: '5s',
+    usedBy: ['configure', 'agent'],
+    summary: 'How often a node writes its state into the vault.',
+    text: 'Role, versions, last segment archived or restored, restart point.',
+    example: '15s',
+  }),
+  prefetchCount: setting({
+    kind: integer(0, 1024),
+    default: '8',
+    usedBy: ['configure', 'agent'],
+    summary: 'How many segments a standby fetches ahead.',
+    text: 'They wait, verified, in the spool. prefetch_bytes limits them too; the very next one is always fetched.',
+    example: '32',
+  }),
+  prefetchBytes: setting({
+    kind: bytes('0', '64GiB'),
+    default: '256MiB',
+    usedBy: ['configure', 'agent'],
+    summary: 'How much disk the segments fetched ahead may take.',
+    text: 'Counted as they lie in the spool, whole.',
+    example: '2GiB',
+  }),
+  uploadParallel: setting({
+    kind: integer(1, 64),
+    default: '4',
+    usedBy: ['configure', 'backup', 'agent'],
+    summary: 'How many uploads run side by side.',
+    text: 'Rows are committed in the order of the WAL, however many uploads there are.',
+    example: '8',
+  }),
+  zstdLevel: setting({
+    kind: integer(1, 19),
+    default: '1',
+    usedBy: ['configure', 'backup', 'archive', 'agent'],
+    summary: 'Level of compression (zstd).',
+    text: 'Higher is smaller and slower; on WAL of pgbench level 3 gains little over 1.',
+    example: '3',
+  }),
+  retrieveRetryInterval: setting({
+    kind: duration('1ms', '1m'),
+    default: '200ms',
+    usedBy: ['configure', 'standby create'],
+    summary: 'wal_retrieve_retry_interval, as written into a standby.',
+    text: 'How soon PostgreSQL asks again for a segment that was not there yet; the answer costs about a millisecond.',
+    example: '1s',
+  }),
+  forceSwitch: setting({
+    kind: duration('0', '1d'),
+    default: '60s',
+    usedBy: ['configure'],
+    summary: 'archive_timeout, as written into a primary where it was 0.',
+    text: 'How old a commit may grow before its segment is archived though not full. 0: archive_timeout is left alone.',
+    example: '5m',
+  }),
+  onFenced: setting({
+    kind: choice('none', 'stop'),
+    default: 'none',
+    usedBy: ['configure', 'agent'],
+    summary: 'What the agent does to a server whose epoch is over.',
+    text: 'none: reports it, archiving is refused anyway. stop: shuts the server down (fast).',
+    example: 'stop',
+  }),
+  bundleSize: setting({
+    kind: bytes('1MiB', '4GiB'),
+    default: '64MiB',
+    usedBy: ['backup'],
+    summary: 'About how much of a base backup goes into one object.',
+    text: 'Cut at file borders, before compression; a file larger than this has an object of its own.',
+    example: '256MiB',
+  }),
+  agent: setting({
+    kind: onOff(),
+    default: 'on',
+    usedBy: ['configure', 'archive', 'restore', 'recovered'],
+    summary: 'Whether hooks start the agent where none runs.',
+    text: 'off: each hook does its one file by itself; correct, but slower, and without triggers on a hot standby.',
+    example: 'off',
+  }),
+  awsRegion: setting({
+    kind: text('region of AWS'),
+    otherwise: 'as the vault URL or the SDK finds it',
+    usedBy: ['operator', 'configure', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Region of bucket and table.',
+    text: 'configure keeps it for the server, whose environment often lacks that of the person.',
+    example: 'eu-west-1',
+    also: ['AWS_REGION', 'AWS_DEFAULT_REGION'],
+  }),
+  awsProfile: setting({
+    kind: text('profile of ~/.aws/config'),
+    otherwise: 'as the SDK finds it',
+    usedBy: ['operator', 'configure', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Profile whose credentials are taken.',
+    text: 'configure keeps its name, never the credentials themselves.',
+    example: 'walvault',
+    also: ['AWS_PROFILE'],
+  }),
+  awsEndpoint: setting({
+    kind: httpUrl(),
+    otherwise: 'that of AWS',
+    usedBy: ['operator', 'configure', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'Another endpoint for S3 and DynamoDB: an emulator, or a compatible store.',
+    text: 'Also part of the vault URL.',
+    example: 'http://127.0.0.1:4566',
+    also: ['AWS_ENDPOINT_URL'],
+  }),
+  pgHost: setting({
+    kind: text('host name, address, or directory of the socket'),
+    otherwise: 'what postmaster.pid says',
+    usedBy: ['operator', 'configure', 'backup', 'agent'],
+    summary: 'Where the server listens.',
+    text: 'As psql takes it.',
+    example: '/var/run/postgresql',
+    also: ['PGHOST'],
+  }),
+  pgPort: setting({
+    kind: integer(1, 65535),
+    otherwise: 'what postmaster.pid says',
+    usedBy: ['operator', 'configure', 'backup', 'agent'],
+    summary: 'Port of the server.',
+    text: 'As psql takes it.',
+    example: '5433',
+    also: ['PGPORT'],
+  }),
+  pgUser: setting({
+    kind: text('role'),
+    otherwise: 'name of the user who runs the command',
+    usedBy: ['operator', 'configure', 'backup', 'agent'],
+    summary: 'Role to connect as.',
+    text: 'A password comes from PGPASSWORD or ~/.pgpass, never from here.',
+    example: 'postgres',
+    also: ['PGUSER'],
+  }),
+  pgDatabase: setting({
+    kind: text('database'),
+    default: 'postgres',
+    usedBy: ['operator', 'configure', 'backup', 'agent'],
+    summary: 'Database to connect to.',
+    text: 'Any that exists will do: only the server as a whole is looked at.',
+    example: 'postgres',
+    also: ['PGDATABASE'],
+  }),
+  logLevel: setting({
+    kind: choice('error', 'warn', 'info', 'debug'),
+    default: 'info',
+    usedBy: ['operator', 'configure', 'archive', 'restore', 'recovered', 'agent'],
+    summary: 'How much goes into the logs.',
+    text: 'info is one line for each change of state, not for each segment.',
+    example: 'debug',
+  }),
+} as const;
+
+export type SettingName = keyof typeof SETTINGS;
+
+type ValueOf<S> = S extends Setting<infer T, infer D> ? (D extends string ? T : T | undefined) : never;
+
+/** Each setting with its value: milliseconds, bytes, or as its kind says. */
+export type SettingValues = { readonly [N in SettingName]: ValueOf<(typeof SETTINGS)[N]> };
+
+export const SETTING_NAMES = Object.keys(SETTINGS) as SettingName[];
+
+/** A row without its own type, for loops over the table. */
+export function rowOf(setting: SettingName): Setting<unknown, string | undefined> {
+  return SETTINGS[setting] as Setting<unknown, string | undefined>;
+}
+
+/** Settings that this user takes, in the order of the table. */
+export function settingsOf(user: User): SettingName[] {
+  return SETTING_NAMES.filter((setting) => rowOf(setting).usedBy.includes(user));
+}
+
+/** '--restore-timeout' */
+export function flagOf(setting: SettingName): string {
+  return `--${setting.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+/** 'WALVAULT_RESTORE_TIMEOUT' */
+export function envOf(setting: SettingName): string {
+  return `WALVAULT_${keyOf(setting).toUpperCase()}`;
+}
+
+/** 'restore_timeout', the key in settings.toml */
+export function keyOf(setting: SettingName): string {
+  return setting.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
