@@ -1,0 +1,144 @@
+/**
+ * A cluster as this program meets it: its vault, its partition of the manifest, and what never changes of it. Reads of `control` and
+ * `head`, object keys, events, and the one loop in which a change of state is tried until it is done or refused.
+ */
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VaultError } from '../errors.ts';
+import { FORMAT, keys, type Control, type EventRow, type Head } from '../cluster/facts.ts';
+import type { Change, Outcome, Row } from '../vault/manifest.ts';
+import type { Vault } from '../vault/vault.ts';
+
+export type Cluster = {
+  vault: Vault;
+  name: string;
+  systemIdentifier: string;
+  /** pk of everything but `control`. */
+  partition: string;
+  /** Bytes. */
+  segmentSize: number;
+  majorVersion: number;
+};
+
+/** How long a change of state is tried against others who change the same rows, in ms. */
+const CHANGE_LIMIT_MS = 30_000;
+
+/** @throws VaultError unconfigured (no such cluster) | format | unreachable */
+export async function openCluster(vault: Vault, name: string): Promise<Cluster> {
+  const control = asControl(await vault.manifest.get(keys.control(name)));
+  if (control === undefined) {
+    throw new VaultError('unconfigured', `no cluster ${name} in ${vault.url}`, {
+      hint: `check --cluster and --vault, or make it with 'walvault init' on the primary`,
+    });
+  }
+  return clusterOf(vault, name, control);
+}
+
+export function clusterOf(vault: Vault, name: string, control: Control): Cluster {
+  const { systemIdentifier, segmentSize, majorVersion } = control;
+  return {
+    vault,
+    name,
+    systemIdentifier,
+    partition: keys.partition(name, systemIdentifier),
+    segmentSize,
+    majorVersion,
+  };
+}
+
+function asControl(row: Row | undefined): Control | undefined {
+  if (row === undefined) return undefined;
+  const control = row as unknown as Control;
+  if (control.format > FORMAT) {
+    throw new VaultError('format', `the vault has format ${control.format}, this walvault knows ${FORMAT}`, {
+      hint: `install the newer walvault on this machine`,
+    });
+  }
+  return control;
+}
+
+export async function readControl(cluster: Cluster): Promise<Control> {
+  const control = asControl(await cluster.vault.manifest.get(keys.control(cluster.name)));
+  if (control === undefined)
+    throw new VaultError('unconfigured', `cluster ${cluster.name} is gone from ${cluster.vault.url}`);
+  // Another system identifier means that another database took the name: nothing of ours may be written there.
+  if (control.systemIdentifier !== cluster.systemIdentifier) {
+    throw new VaultError(
+      'refused',
+      `cluster ${cluster.name} belongs to system identifier ${control.systemIdentifier}, this is ${cluster.systemIdentifier}`,
+      { hint: `give this database a cluster name of its own` },
+    );
+  }
+  return control;
+}
+
+export async function readHead(cluster: Cluster): Promise<Head> {
+  const row = await cluster.vault.manifest.get(keys.head(cluster.partition));
+  if (row === undefined)
+    throw new VaultError('unconfigured', `cluster ${cluster.name} has no head in ${cluster.vault.url}`);
+  return row as unknown as Head;
+}
+
+/** Any of the shapes of core/cluster/facts.ts, as the manifest takes it. */
+export const asRow = (fact: object): Row => fact as unknown as Row;
+
+export const newId = (): string => randomBytes(8).toString('hex');
+
+export const objectKeys = {
+  wal: (cluster: Cluster, name: string, sha256: string, putId: string) =>
+    `${cluster.partition}/wal/${name.slice(0, 8)}/${name}-${sha256.slice(0, 16)}-${putId}.zst`,
+  history: (cluster: Cluster, timeline8: string, sha256: string) =>
+    `${cluster.partition}/history/${timeline8}-${sha256.slice(0, 16)}.history`,
+  control: (cluster: string, epoch: number, id: string) => `${cluster}/control/${epoch}-${id}.json`,
+};
+
+export function eventRow(
+  cluster: Cluster,
+  event: { at: string; kind: string; node: string | null; epoch: number; text: string },
+): EventRow {
+  return { ...keys.event(cluster.partition, event.at, newId()), rev: 1, ...event };
+}
+
+/** One more thing that happened; written for people, never read by the protocol. */
+export async function putEvent(
+  cluster: Cluster,
+  event: { kind: string; node: string | null; epoch: number; text: string },
+): Promise<void> {
+  const row = eventRow(cluster, { at: new Date().toISOString(), ...event });
+  await cluster.vault.manifest.transact([{ do: 'put', row: asRow(row), when: 'absent' }]);
+}
+
+/**
+ * Reads, decides, writes on condition of what was read; when another was faster, again. `attempt` reads everything anew, so an answer
+ * that was lost is looked up by the next round, never guessed.
+ *
+ * @throws whatever `attempt` throws; VaultError busy | unreachable when the time is over
+ */
+export async function changing<T>(
+  attempt: () => Promise<{ changes: readonly Change[]; result: T } | { result: T }>,
+  transact: (changes: readonly Change[]) => Promise<Outcome>,
+): Promise<T> {
+  const deadline = Date.now() + CHANGE_LIMIT_MS;
+  let lost: unknown;
+  for (let round = 0; ; round++) {
+    const next = await attempt();
+    if (!('changes' in next)) return next.result;
+    try {
+      const outcome = await transact(next.changes);
+      if (outcome.done) return next.result;
+      lost = undefined;
+    } catch (error) {
+      if (!(error instanceof VaultError && error.code === 'unreachable')) throw error;
+      lost = error;
+    }
+    if (Date.now() > deadline) {
+      throw (
+        lost ??
+        new VaultError('busy', `others changed the same rows for ${CHANGE_LIMIT_MS / 1000} s`, {
+          hint: 'try again',
+        })
+      );
+    }
+    await sleep(Math.random() * Math.min(500, 10 * 2 ** round));
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * The commit of archived files: one transaction with a condition on `control` (epoch, primary), an update of `head` by its revision, and
+ * the rows. The fence, the order of the chain and the nonce that tells a copy all hang on it.
+ *
+ * The nonce: every commit (and heartbeat) swaps head.writer.nonce for a fresh value that was fsynced here before the request went out.
+ * A lost answer leaves the vault with the old or the next value; both are accepted after, and the next one is used again until it
+ * is known which. Who comes second with a copied state directory finds a value that is neither.
+ */
+import { randomBytes } from 'node:crypto';
+import { VaultError } from '../errors.ts';
+import { decideArchive, type Refusal, type Writer } from '../cluster/decide-archive.ts';
+import { keys, type Control, type Head, type HistoryRow, type WalRow } from '../cluster/facts.ts';
+import type { Change } from '../vault/manifest.ts';
+import { parseHistory } from '../wal/history.ts';
+import { parseWalName } from '../wal/name.ts';
+import { formatLsn } from '../wal/lsn.ts';
+import { asRow, changing, eventRow, readControl, type Cluster } from './cluster.ts';
+import { readBranch, type Branch, type HistoryCache } from './branch.ts';
+import { sha256Of, type StoredFile } from './store-file.ts';
+
+export type WriterState = {
+  /** The epoch taken up; 0: none. */
+  epoch: number;
+  /** The last nonce known to stand in the vault; '' before the first. */
+  nonce: string;
+  /** The nonce that was about to be written; it may stand in the vault already. */
+  next: string | null;
+  /** A promotion about to be opened: becomes epoch and nonce once its transaction is known to be there. */
+  open?: { epoch: number; nonce: string } | null;
+};
+
+/** Where a node keeps its writer state; `write` has fsynced file and directory when it returns. */
+export interface WriterStore {
+  read(): WriterState | undefined;
+  write(state: WriterState): void;
+}
+
+export type WriterSeat = {
+  node: string;
+  /** host:pgdata, for the message that names two copies. */
+  place: string;
+  store: WriterStore;
+};
+
+export type CommitResult = { name: string; result: 'committed' | 'same' | 'ignored'; why?: string };
+
+/** Rows of one transaction: 100 items is the store's limit; head, control and an event each take one. */
+export const COMMIT_BATCH = 30;
+
+export const newNonce = (): string => randomBytes(12).toString('hex');
+
+export function writerOf(seat: WriterSeat, state: WriterState): Writer {
+  const nonces = state.next === null ? [state.nonce] : [state.nonce, state.next];
+  return {
+    node: seat.node,
+    epoch: state.epoch,
+    nonces: nonces.filter((nonce) => nonce !== ''),
+    place: seat.place,
+  };
+}
+
+/** The state as it is after the vault was read: which of the two nonces stands there. */
+export function settle(state: WriterState, head: Head): WriterState {
+  return state.next !== null && head.writer?.nonce === state.next
+    ? { ...state, nonce: state.next, next: null }
+    : state;
+}
+
+/**
+ * Puts the rows of `files` (at most COMMIT_BATCH, in the order in which the server finished them) in one transaction.
+ *
+ * @returns one result per file, in order; fewer than asked where a later one is refused: ask again from there to hear why
+ * @throws VaultError conflict | fenced | copied | hole | refused: the first of them is refused, nothing was changed | unreachable | busy
+ */
+export async function commitFiles(
+  cluster: Cluster,
+  seat: WriterSeat,
+  files: readonly StoredFile[],
+  cache?: HistoryCache,
+): Promise<CommitResult[]> {
+  if (files.length > COMMIT_BATCH)
+    throw new RangeError(`at most ${COMMIT_BATCH} files in one commit, not ${files.length}`);
+  const { manifest } = cluster.vault;
+  let round = 0;
+  return changing(
+    async () => {
+      const control = await readControl(cluster);
+      const branch = await readBranch(cluster, cache);
+      const before = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, branch.head);
+      const look = () => Promise.all(files.map((file) => heldSha256(cluster, file.name)));
+      // The rows are looked up only where the first try says no: mostly they are absent, as the condition of each put demands.
+      const none = files.map(() => undefined);
+      let plan = planCommit(
+        cluster,
+        control,
+        branch,
+        writerOf(seat, before),
+        files,
+        round++ === 0 ? none : await look(),
+      );
+      if (plan.refusal)
+        plan = planCommit(cluster, control, branch, writerOf(seat, before), files, await look());
+      if (plan.refusal && plan.results.length === 0) {
+        const { code, message, hint } = plan.refusal;
+        throw new VaultError(code, message, { hint });
+      }
+      if (plan.rows.length === 0) return { result: plan.results };
+      const nonce = before.next ?? newNonce();
+      seat.store.write({ ...before, next: nonce });
+      const head: Head = {
+        ...plan.head,
+        rev: branch.head.rev + 1,
+        writer: { node: seat.node, nonce, place: seat.place },
+      };
+      const changes: Change[] = [
+        { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
+        { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
+        ...plan.rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
+      ];
+      return { changes, result: plan.results };
+    },
+    (changes) => manifest.transact(changes),
+  );
+}
+
+async function heldSha256(cluster: Cluster, name: string): Promise<string | undefined> {
+  const parsed = parseWalName(name);
+  if (parsed?.kind === 'history') {
+    const row = await cluster.vault.manifest.get(keys.history(cluster.partition, parsed.timeline));
+    return row && sha256Of(Buffer.from(String(row.text)));
+  }
+  const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+  return row?.sha256;
+}
+
+type Plan = { head: Head; rows: object[]; results: CommitResult[]; refusal?: Refusal };
+
+/** Folds the files into head, one decision each, up to the first that is refused: what came before it still goes. */
+function planCommit(
+  cluster: Cluster,
+  control: Control,
+  branch: Branch,
+  writer: Writer,
+  files: readonly StoredFile[],
+  held: readonly (string | undefined)[],
+): Plan {
+  let head = branch.head;
+  const rows: object[] = [];
+  const results: CommitResult[] = [];
+  for (const [index, file] of files.entries()) {
+    const decision = decideArchive(
+      { control, head, lineage: branch.lineage, held: held[index] },
+      writer,
+      file,
+      cluster.segmentSize,
+    );
+    if (decision.do === 'refuse') return { head, rows, results, refusal: decision };
+    if (decision.do === 'same') results.push({ name: file.name, result: 'same' });
+    else if (decision.do === 'ignore') {
+      results.push({ name: file.name, result: 'ignored', why: decision.why });
+      rows.push(
+        eventRow(cluster, {
+          at: new Date().toISOString(),
+          kind: 'ignored',
+          node: writer.node,
+          epoch: control.epoch,
+          text: decision.why,
+        }),
+      );
+    } else {
+      results.push({ name: file.name, result: 'committed' });
+      if (decision.moves) head = { ...head, ...decision.moves, lastArchivedAt: file.archivedAt };
+      rows.push(
+        file.text === undefined
+          ? walRow(cluster, writer, control.epoch, file)
+          : historyRow(cluster, writer, control.epoch, file),
+      );
+    }
+  }
+  return { head, rows, results };
+}
+
+function walRow(cluster: Cluster, writer: Writer, epoch: number, file: StoredFile): WalRow {
+  const { key, sha256, sizeBytes, storedBytes, archivedAt } = file;
+  return {
+    ...keys.wal(cluster.partition, file.name),
+    rev: 1,
+    key,
+    sha256,
+    sizeBytes,
+    storedBytes,
+    compression: 'zstd',
+    node: writer.node,
+    epoch,
+    archivedAt,
+  };
+}
+
+/** Only for a history of the live lineage that the vault lacks (opened before the vault was made). */
+function historyRow(cluster: Cluster, writer: Writer, epoch: number, file: StoredFile): HistoryRow {
+  const timeline = Number.parseInt(file.name.slice(0, 8), 16);
+  const parent = parseHistory(file.text ?? '').at(-1);
+  if (parent === undefined) throw new VaultError('corrupt', `${file.name} names no parent timeline`);
+  return {
+    ...keys.history(cluster.partition, timeline),
+    rev: 1,
+    text: file.text ?? '',
+    timeline,
+    parent: parent.timeline,
+    forkLsn: formatLsn(parent.forkLsn),
+    node: writer.node,
+    epoch,
+    forkSegmentWhole: false,
+    key: file.key,
+    archivedAt: file.archivedAt,
+  };
+}

@@ -1,0 +1,181 @@
+/**
+ * The first step of a cluster: `control` and `head` in a new vault, epoch 1, one primary. Doing it again with the same database
+ * changes nothing.
+ */
+import { VaultError } from '../errors.ts';
+import { FORMAT, keys, type Control, type Head, type HistoryRow, type NodeRow } from '../cluster/facts.ts';
+import type { Change } from '../vault/manifest.ts';
+import type { Vault } from '../vault/vault.ts';
+import { parseHistory } from '../wal/history.ts';
+import { formatLsn } from '../wal/lsn.ts';
+import { historyName } from '../wal/name.ts';
+import { asRow, clusterOf, eventRow, newId, objectKeys, type Cluster } from './cluster.ts';
+import { newNonce, type WriterStore } from './commit.ts';
+import { newNodeRow } from './heartbeat.ts';
+import { sha256Of } from './store-file.ts';
+
+export type InitRequest = {
+  cluster: string;
+  /** The primary. */
+  node: string;
+  place: string;
+  store: WriterStore;
+  systemIdentifier: string;
+  /** Bytes. */
+  segmentSize: number;
+  majorVersion: number;
+  /** The timeline the database is on, with the histories that its pg_wal holds (of that timeline and its ancestors). */
+  timeline: number;
+  histories: { timeline: number; text: string }[];
+};
+
+/**
+ * @returns the cluster, and whether it was made now ('made') or was there already with this database and primary ('there')
+ * @throws VaultError refused (the name belongs to another database, or has another primary) | unreachable
+ */
+export async function initCluster(
+  vault: Vault,
+  request: InitRequest,
+): Promise<{ cluster: Cluster; was: 'made' | 'there' }> {
+  const at = new Date().toISOString();
+  const partition = keys.partition(request.cluster, request.systemIdentifier);
+  const control: Control = {
+    ...keys.control(request.cluster),
+    rev: 1,
+    format: FORMAT,
+    systemIdentifier: request.systemIdentifier,
+    segmentSize: request.segmentSize,
+    majorVersion: request.majorVersion,
+    epoch: 1,
+    primary: request.node,
+    archiving: true,
+    role: 'active',
+    trigger: null,
+  };
+  const cluster = clusterOf(vault, request.cluster, control);
+  const there = (await vault.manifest.get(keys.control(request.cluster))) as Control | undefined;
+  if (there) return { cluster: checkThere(vault, there, request), was: 'there' };
+
+  const histories: HistoryRow[] = [];
+  for (const { timeline, text } of request.histories)
+    histories.push(await historyOf(cluster, request, timeline, text, at));
+  if (request.timeline > 1 && !histories.some((row) => row.timeline === request.timeline)) {
+    throw new VaultError(
+      'pgdata',
+      `the database is on timeline ${request.timeline}, but ${historyName(request.timeline)} is not in its pg_wal`,
+      {
+        hint: `put the history file back from your archive, then run this again`,
+      },
+    );
+  }
+  const head: Head = {
+    ...keys.head(partition),
+    rev: 1,
+    epoch: 1,
+    timeline: request.timeline,
+    lsn: null,
+    firstLsn: null,
+    lastFile: null,
+    lastArchivedAt: null,
+    lastTimeline: request.timeline,
+    writer: null,
+    promotion: null,
+    flush: null,
+    tail: null,
+  };
+  await putControlObject(cluster, control);
+  takeSeat(request.store);
+  const node: NodeRow = { ...newNodeRow(cluster, request.node), role: 'primary', place: request.place };
+  const changes: Change[] = [
+    { do: 'put', row: asRow(control), when: 'absent' },
+    { do: 'put', row: asRow(head), when: 'absent' },
+    { do: 'put', row: asRow(node), when: 'any' },
+    ...histories.map((row): Change => ({ do: 'put', row: asRow(row), when: 'any' })),
+    {
+      do: 'put',
+      row: asRow(
+        eventRow(cluster, {
+          at,
+          kind: 'init',
+          node: request.node,
+          epoch: 1,
+          text: `cluster ${request.cluster} made, primary ${request.node}`,
+        }),
+      ),
+      when: 'absent',
+    },
+  ];
+  const outcome = await vault.manifest.transact(changes);
+  if (outcome.done) return { cluster, was: 'made' };
+  const now = (await vault.manifest.get(keys.control(request.cluster))) as Control | undefined;
+  if (now) return { cluster: checkThere(vault, now, request), was: 'there' };
+  throw new VaultError(
+    'refused',
+    `the manifest of ${vault.url} holds rows of ${partition} but no control row of ${request.cluster}`,
+    {
+      hint: `use another --cluster name, or another table`,
+    },
+  );
+}
+
+/** A writer state that can take up epoch 1; one that is there already is this node's own and stays. */
+function takeSeat(store: WriterStore): void {
+  if (store.read() === undefined) store.write({ epoch: 1, nonce: newNonce(), next: null });
+}
+
+function checkThere(vault: Vault, there: Control, request: InitRequest): Cluster {
+  if (there.systemIdentifier !== request.systemIdentifier) {
+    throw new VaultError(
+      'refused',
+      `cluster ${request.cluster} belongs to system identifier ${there.systemIdentifier}, this database is ${request.systemIdentifier}`,
+      {
+        hint: `choose another --cluster name for this database`,
+      },
+    );
+  }
+  if (there.primary !== request.node) {
+    throw new VaultError(
+      'refused',
+      `cluster ${request.cluster} has ${there.primary ?? 'no'} primary in epoch ${there.epoch}, not ${request.node}`,
+      {
+        hint: `make this one a standby ('walvault standby create'), or run 'walvault claim' if it is the one true primary`,
+      },
+    );
+  }
+  if (there.epoch === 1) takeSeat(request.store);
+  return clusterOf(vault, request.cluster, there);
+}
+
+async function historyOf(
+  cluster: Cluster,
+  request: InitRequest,
+  timeline: number,
+  text: string,
+  at: string,
+): Promise<HistoryRow> {
+  const parent = parseHistory(text).at(-1);
+  if (parent === undefined)
+    throw new VaultError('pgdata', `${historyName(timeline)} names no parent timeline`);
+  const bytes = Buffer.from(text);
+  const key = objectKeys.history(cluster, historyName(timeline).slice(0, 8), sha256Of(bytes));
+  await cluster.vault.bucket.putOnce(key, bytes);
+  return {
+    ...keys.history(cluster.partition, timeline),
+    rev: 1,
+    text,
+    timeline,
+    parent: parent.timeline,
+    forkLsn: formatLsn(parent.forkLsn),
+    node: request.node,
+    epoch: 1,
+    forkSegmentWhole: false,
+    key,
+    archivedAt: at,
+  };
+}
+
+/** Each change of epoch is first an object that is never overwritten: a lost table learns the highest epoch from them. */
+export async function putControlObject(cluster: Cluster, control: Control): Promise<void> {
+  const key = objectKeys.control(cluster.name, control.epoch, control.trigger?.id ?? newId());
+  await cluster.vault.bucket.putOnce(key, Buffer.from(JSON.stringify(control, undefined, 2)));
+}

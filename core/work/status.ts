@@ -1,0 +1,147 @@
+/**
+ * What `walvault status` answers: the cluster as its manifest says it stands, in names that programs may rely on.
+ *
+ * Reads control, head, the node, backup and gap rows, and for each standby one row (the oldest it has not restored): never the
+ * segments' rows as a whole, of which there may be hundreds of thousands.
+ */
+import {
+  keys,
+  type BackupRow,
+  type GapRow,
+  type NodeRow,
+  type TriggerMode,
+  type WalRow,
+} from '../cluster/facts.ts';
+import { after } from '../vault/manifest.ts';
+import { parseLsn } from '../wal/lsn.ts';
+import { isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
+import { segmentsFrom } from '../wal/lineage.ts';
+import { readBranch, type Branch } from './branch.ts';
+import { readControl, type Cluster } from './cluster.ts';
+
+export type Status = {
+  cluster: string;
+  systemIdentifier: string;
+  epoch: number;
+  primary: string | null;
+  archiving: boolean;
+  /** The trigger whose promotion is not open yet; null: none, or spent. */
+  trigger: { mode: TriggerMode | 'claim'; to: string; epoch: number; at: string } | null;
+  timeline: number;
+  /** Head of the live timeline. */
+  lastSegment: string | null;
+  lastArchivedAt: string | null;
+  gaps: { from: string; to: string; at: string; reason: string }[];
+  nodes: NodeStatus[];
+  backups: {
+    id: string;
+    state: string;
+    startSegment: string;
+    stopSegment: string | null;
+    sizeBytes: number;
+    storedBytes: number;
+  }[];
+};
+
+export type NodeStatus = {
+  name: string;
+  role: string;
+  heartbeatAt: string | null;
+  lastRestored: string | null;
+  restartPoint: string | null;
+  /** Rows of the live branch after lastRestored; null: not known (nothing restored yet, or not on the live branch). */
+  lagSegments: number | null;
+  /** Age of the oldest row not restored; 0: none. */
+  lagSeconds: number | null;
+  trouble: string | null;
+};
+
+/** @param now  for ages @throws VaultError unreachable */
+export async function readStatus(cluster: Cluster, now: Date = new Date()): Promise<Status> {
+  const control = await readControl(cluster);
+  const branch = await readBranch(cluster);
+  const { head } = branch;
+  const pending = head.promotion !== null && head.promotion.state !== 'open' ? head.promotion : null;
+  const nodes: NodeStatus[] = [];
+  for (const node of await rowsOf<NodeRow>(cluster, 'node#'))
+    nodes.push(await nodeStatus(cluster, branch, control.primary, node, now));
+  const gaps = await rowsOf<GapRow>(cluster, 'gap#');
+  const backups = await rowsOf<BackupRow>(cluster, 'backup#');
+  return {
+    cluster: cluster.name,
+    systemIdentifier: cluster.systemIdentifier,
+    epoch: control.epoch,
+    primary: control.primary,
+    archiving: control.archiving,
+    trigger: pending && { mode: pending.mode, to: pending.node, epoch: pending.epoch, at: pending.at },
+    timeline: head.timeline,
+    lastSegment: head.lastFile,
+    lastArchivedAt: head.lastArchivedAt,
+    gaps: gaps.map(({ from, to, at, reason }) => ({ from, to, at, reason })),
+    nodes,
+    backups: backups.map(({ id, state, startSegment, stopSegment, sizeBytes, storedBytes }) => ({
+      id,
+      state,
+      startSegment,
+      stopSegment,
+      sizeBytes,
+      storedBytes,
+    })),
+  };
+}
+
+async function rowsOf<T>(cluster: Cluster, prefix: string): Promise<T[]> {
+  const rows: T[] = [];
+  for await (const row of cluster.vault.manifest.query({
+    pk: cluster.partition,
+    from: prefix,
+    to: after(prefix),
+  }))
+    rows.push(row as T);
+  return rows;
+}
+
+async function nodeStatus(
+  cluster: Cluster,
+  branch: Branch,
+  primary: string | null,
+  node: NodeRow,
+  now: Date,
+): Promise<NodeStatus> {
+  const { name, role, heartbeatAt, lastRestored, restartPoint, trouble } = node;
+  const base = { name, role, heartbeatAt, lastRestored, restartPoint, trouble };
+  if (name === primary) return { ...base, lagSegments: 0, lagSeconds: 0 };
+  const lag = segmentsBehind(branch, lastRestored, cluster.segmentSize);
+  if (lag === null) return { ...base, lagSegments: null, lagSeconds: null };
+  if (lag.count === 0 || lag.next === null) return { ...base, lagSegments: 0, lagSeconds: 0 };
+  const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, lag.next))) as WalRow | undefined;
+  const ageMs = row ? now.getTime() - Date.parse(row.archivedAt) : null;
+  return {
+    ...base,
+    lagSegments: lag.count,
+    lagSeconds: ageMs === null ? null : Math.max(0, Math.round(ageMs / 1000)),
+  };
+}
+
+/** How many segments of the live branch come after `restored`, and the first of them; null where that cannot be said. */
+export function segmentsBehind(
+  branch: Branch,
+  restored: string | null,
+  segmentSize: number,
+): { count: number; next: string | null } | null {
+  const { head, lineage } = branch;
+  if (head.lsn === null) return { count: 0, next: null };
+  if (restored === null || !isSegmentName(restored)) return null;
+  const timeline = Number.parseInt(restored.slice(0, 8), 16);
+  const part = lineage.find((one) => one.timeline === timeline);
+  const from = segmentEnd(restored, segmentSize);
+  // Past the fork of its timeline: what it restored is not the live branch, however near the numbers are.
+  if (part === undefined || (part.ends !== null && segmentStart(restored, segmentSize) >= part.ends))
+    return null;
+  // The segment that holds a fork begins again on the new timeline: it counts as not restored.
+  const begin = part.ends !== null && part.ends < from ? segmentStart(restored, segmentSize) : from;
+  const size = BigInt(segmentSize);
+  const end = parseLsn(head.lsn);
+  const count = end <= begin ? 0 : Number((end - begin) / size);
+  return { count, next: count === 0 ? null : segmentsFrom(lineage, begin, segmentSize).next().value };
+}

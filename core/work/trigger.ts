@@ -1,0 +1,70 @@
+/**
+ * The trigger: step 1 of a promotion, by the operator (later the witness). One transaction raises the epoch and names the target; from
+ * its commit on the old primary is fenced and no standby but the target is served anything new.
+ */
+import { VaultError } from '../errors.ts';
+import { decideTrigger } from '../cluster/decide-roles.ts';
+import { keys, type NodeRow, type Promotion, type TriggerMode } from '../cluster/facts.ts';
+import { asRow, changing, eventRow, newId, readControl, readHead, type Cluster } from './cluster.ts';
+import { putControlObject } from './init.ts';
+
+export type TriggerOptions = {
+  mode: TriggerMode;
+  /** The node that shall be the primary. */
+  to: string;
+  /** Give up the pending promotion of just this epoch. */
+  supersede?: number;
+};
+
+/**
+ * @returns the promotion as it was committed, state 'triggered'
+ * @throws VaultError refused (with the reason) | unreachable: the trigger may have been committed, `status` tells
+ */
+export async function triggerPromotion(cluster: Cluster, options: TriggerOptions): Promise<Promotion> {
+  const { manifest } = cluster.vault;
+  const id = newId();
+  const at = new Date().toISOString();
+  let put: number | undefined;
+  return changing<Promotion>(
+    async () => {
+      const control = await readControl(cluster);
+      const head = await readHead(cluster);
+      // An answer that was lost: our trigger stands, known by its id.
+      if (head.promotion?.id === id) return { result: head.promotion };
+      const target = (await manifest.get(keys.node(cluster.partition, options.to))) as NodeRow | undefined;
+      const decision = decideTrigger(control, head, target, { id, at, ...options });
+      if (decision.do === 'refuse')
+        throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+      if (put !== decision.control.epoch) await putControlObject(cluster, decision.control);
+      put = decision.control.epoch;
+      const text = `${options.mode} trigger: ${options.to} shall be the primary, epoch ${decision.control.epoch} (was ${control.primary ?? 'none'}, epoch ${control.epoch})`;
+      return {
+        result: decision.head.promotion as Promotion,
+        changes: [
+          { do: 'put', row: asRow(decision.control), when: { rev: control.rev } },
+          { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
+          {
+            do: 'put',
+            row: asRow(
+              eventRow(cluster, {
+                at,
+                kind: 'trigger',
+                node: options.to,
+                epoch: decision.control.epoch,
+                text,
+              }),
+            ),
+            when: 'absent',
+          },
+        ],
+      };
+    },
+    (changes) => manifest.transact(changes),
+  );
+}
+
+/** Where the promotion of this epoch stands now; undefined when another trigger has taken its place. */
+export async function readPromotion(cluster: Cluster, id: string): Promise<Promotion | undefined> {
+  const { promotion } = await readHead(cluster);
+  return promotion?.id === id ? promotion : undefined;
+}
