@@ -1,0 +1,57 @@
+/** A primary's steady load, and the knowledge which of its commits lie before an LSN. */
+import { parseLsn, type Lsn } from '../../core/wal/lsn.ts';
+import type { TestServer } from './postgres.ts';
+
+/** Commits one row after the other until stopped, or until its server is gone. */
+export class SteadyWriter {
+  /** Acknowledged rows with the WAL position that was reached right after: a row's commit record ends at or before it. */
+  readonly acknowledged: { id: number; lsn: Lsn }[] = [];
+  private stopping = false;
+  private failure: unknown;
+  private readonly ended: Promise<void>;
+
+  private constructor(server: TestServer, pauseMs: number) {
+    this.ended = this.write(server, pauseMs);
+  }
+
+  static async start(server: TestServer, { pauseMs = 2 } = {}): Promise<SteadyWriter> {
+    await server.query('CREATE TABLE IF NOT EXISTS steady (id bigint PRIMARY KEY, pad text NOT NULL)');
+    return new SteadyWriter(server, pauseMs);
+  }
+
+  private async write(server: TestServer, pauseMs: number): Promise<void> {
+    const client = await server.connect();
+    let id = Number((await client.query('SELECT coalesce(max(id), 0) AS id FROM steady')).rows[0].id);
+    try {
+      while (!this.stopping) {
+        id++;
+        await client.query(`INSERT INTO steady VALUES ($1, repeat(md5($1::bigint::text), 20))`, [id]);
+        const position = await client.query('SELECT pg_current_wal_insert_lsn()::text AS lsn');
+        this.acknowledged.push({ id, lsn: parseLsn(position.rows[0].lsn) });
+        await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      }
+    } catch (error) {
+      // a server that was killed or stopped under it is what the test wanted; anything else is said by stop()
+      const code = (error as { code?: string }).code ?? '';
+      if (/^(?!57P|08)[0-9A-Z]{5}$/.test(code) && code !== 'EPIPE') this.failure = error;
+    } finally {
+      await client.end().catch(() => {});
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.stopping = true;
+    await this.ended;
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  /** Ids of the rows that a server must have which holds the WAL up to `lsn`. */
+  rowsBefore(lsn: Lsn): number {
+    return this.acknowledged.filter((row) => row.lsn <= lsn).reduce((most, row) => Math.max(most, row.id), 0);
+  }
+}
+
+/** How many of the rows 1..upTo are missing on `server`. */
+export async function missingRows(server: TestServer, upTo: number): Promise<number> {
+  return upTo - (await server.number(`SELECT count(*) FROM steady WHERE id BETWEEN 1 AND ${upTo}`));
+}
