@@ -15,6 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
+import type { Status } from '../../core/work/status.ts';
 import type { Pair } from './pairs.ts';
 import { cleanEnvironment, TestServer } from './postgres.ts';
 import { makeScratch, removeScratch, waitFor } from './scratch.ts';
@@ -23,37 +24,6 @@ import { openTestVault, type TestVault } from './vaults.ts';
 export const walvaultFile = path.resolve(import.meta.dirname, '../../bin/walvault');
 
 export type Answer = { status: number; stdout: string; stderr: string };
-
-/** `walvault status --json`. */
-export type Status = {
-  cluster: string;
-  systemIdentifier: string;
-  epoch: number;
-  primary: string | null;
-  archiving: boolean;
-  trigger: null | { mode: 'smart' | 'fast'; to: string; epoch: number; at: string };
-  timeline: number;
-  lastSegment: string | null;
-  lastArchivedAt: string | null;
-  gaps: unknown[];
-  nodes: {
-    name: string;
-    role: string;
-    heartbeatAt: string | null;
-    lastRestored: string | null;
-    restartPoint: string | null;
-    lagSegments: number;
-    lagSeconds: number;
-  }[];
-  backups: {
-    id: string;
-    state: string;
-    startSegment: string;
-    stopSegment: string | null;
-    sizeBytes: number;
-    storedBytes: number;
-  }[];
-};
 
 export type SiteOptions = {
   pair: Pair;
