@@ -124,7 +124,7 @@ function canRead(user, folder, names) {
 /** What root has just made in somebody else's checkout becomes that person's. */
 export function giveInstalledTo(user) {
   if (statSync(root).uid !== user.uid) return;
-  for (const made of ['node_modules', 'dist', 'test/postgres/node_modules']) {
+  for (const made of ['node_modules', 'dist', 'test/postgres/node_modules', '.emulator']) {
     const folder = path.join(root, made);
     if (existsSync(folder) && statSync(folder).uid !== user.uid) giveTo(user, folder);
   }

@@ -6,7 +6,7 @@
  * Installs what is missing, builds dist/, and runs the command under Node 24, as an ordinary user where it was started
  * as root. Exit status and signals are those of the command.
  */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -24,12 +24,12 @@ import { install, postgresFolder } from './install.mjs';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
 
-/** A run of jest over `tests` (patterns of paths); the tests read `env`; `majors`: PostgreSQL 15 to 17 are needed too. */
-const jest = (tests, { env, majors } = {}) => ({
+/** A run of jest over `tests` (patterns of paths); the tests read `env`; more, `needs`: what is installed for them first. */
+const jest = (tests, { env, needs = [] } = {}) => ({
   run: ['node_modules/jest/bin/jest.js'],
   tests,
   env,
-  majors,
+  needs,
 });
 
 const everyPair = ['file', 's3']
@@ -37,15 +37,24 @@ const everyPair = ['file', 's3']
   .join();
 
 const COMMANDS = {
-  demo: { run: ['dist/walvault.cjs', 'demo'] },
+  demo: { run: ['dist/walvault.cjs', 'demo'], needs: [] },
   test: jest(['test/unit', 'test/contract', 'test/system/main-job'], {
-    env: { WALVAULT_TEST_VAULTS: 'memory,file', WALVAULT_TEST_PAIRS: '18:file' },
+    env: { WALVAULT_TEST_PAIRS: '18:file' },
   }),
   'test:unit': jest(['test/unit']),
-  'test:contract': jest(['test/contract'], { env: { WALVAULT_TEST_VAULTS: 'memory,file,s3' } }),
-  'test:system': jest(['test/system'], { env: { WALVAULT_TEST_PAIRS: '18:file,15:s3' }, majors: true }),
-  'test:matrix': jest(['test/system/main-job'], { env: { WALVAULT_TEST_PAIRS: everyPair }, majors: true }),
-  docs: { run: ['bin/launcher/docs.mjs'] },
+  'test:contract': jest(['test/contract'], {
+    env: { WALVAULT_TEST_AWS: '1' },
+    needs: ['installMinistack', 'installDynamoDBLocal'],
+  }),
+  'test:system': jest(['test/system'], {
+    env: { WALVAULT_TEST_PAIRS: '18:file,15:s3' },
+    needs: ['postgres', 'installMinistack'],
+  }),
+  'test:matrix': jest(['test/system/main-job'], {
+    env: { WALVAULT_TEST_PAIRS: everyPair },
+    needs: ['postgres', 'installMinistack'],
+  }),
+  docs: { run: ['bin/launcher/docs.mjs'], needs: [] },
 };
 
 async function main() {
@@ -61,8 +70,11 @@ async function main() {
   const user = isRoot() ? chooseUser() : undefined;
   install(root);
   await import(pathToFileURL(path.join(root, 'bin/launcher/build.mjs')).href);
-  if (command.majors) install(postgresFolder);
-  if (user !== undefined) giveInstalledTo(user);
+  if (command.needs.includes('postgres')) install(postgresFolder);
+  if (user !== undefined) {
+    installEmulators(command.needs);
+    giveInstalledTo(user);
+  }
 
   if (user === undefined) {
     const scratch = mkdtempSync(path.join(os.tmpdir(), 'walvault-'));
@@ -79,6 +91,14 @@ async function main() {
   } finally {
     rmSync(scratch, { recursive: true, force: true, maxRetries: 5 });
   }
+}
+
+/** The tests install their emulators by themselves, but a user that root becomes could not keep them: they go into the checkout. */
+function installEmulators(needs) {
+  const wanted = needs.filter((need) => need.startsWith('install'));
+  const script = `const emulators = await import(process.argv[1]); ${wanted.map((name) => `await emulators.${name}();`).join(' ')}`;
+  const args = ['--input-type=module', '-e', script, path.join(root, 'test/harness/emulators.ts')];
+  if (wanted.length > 0) spawnSync(findNode(), args, { stdio: ['ignore', 2, 2] }); // a failure comes again, in its test
 }
 
 /** Runs one command to its end, under Node 24. */

@@ -1,26 +1,28 @@
-/** Vaults for system tests: a directory of the test's own, or the emulator behind a proxy that can cut, hold or slow it. */
+/** Vaults for system tests: a directory of the test's own, or the emulator behind a proxy that cuts, holds or slows it. */
 import { mkdirSync, renameSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { makeBucket } from './buckets.ts';
+import { CREDENTIALS, ownName, startMinistack } from './emulators.ts';
+import { startProxy, type ProxyMode } from './proxy.ts';
 
 export type TestVault = {
   url: string;
-  /** What servers and commands need in their environment to reach it: endpoint, region, credentials. */
+  /** What servers and commands need in their environment to reach it: endpoint and credentials. */
   env: NodeJS.ProcessEnv;
   /** More arguments of `walvault init`. */
   initArgs: string[];
-  /** Nobody can reach it until comeBack(). */
-  goAway(): Promise<void>;
+  /** Until comeBack() nobody reaches it; a `file:` vault, which no network can fail, is moved away whatever the mode. */
+  goAway(mode?: ProxyMode): Promise<void>;
   comeBack(): Promise<void>;
   close(): Promise<void>;
 };
 
-export async function openTestVault(kind: 'file' | 's3', folder: string): Promise<TestVault> {
-  if (kind === 'file') return openFileVault(folder);
-  throw new Error('no emulator');
+export function openTestVault(kind: 'file' | 's3', folder: string): Promise<TestVault> {
+  return kind === 'file' ? fileVault(folder) : s3Vault();
 }
 
-function openFileVault(folder: string): TestVault {
+async function fileVault(folder: string): Promise<TestVault> {
   mkdirSync(folder);
   const away = path.join(path.dirname(folder), 'vault is away');
   return {
@@ -30,5 +32,28 @@ function openFileVault(folder: string): TestVault {
     goAway: async () => renameSync(folder, away),
     comeBack: async () => renameSync(away, folder),
     close: async () => {},
+  };
+}
+
+async function s3Vault(): Promise<TestVault> {
+  // for the test's own clients; the servers get theirs by `env`
+  Object.assign(process.env, CREDENTIALS);
+  const emulator = await startMinistack();
+  const proxy = await startProxy(emulator.port);
+  const bucket = await makeBucket(emulator.endpoint);
+  return {
+    url: `s3://${bucket}/a/prefix?table=${ownName()}&region=us-east-1`,
+    env: { ...CREDENTIALS, AWS_ENDPOINT_URL: `http://127.0.0.1:${proxy.port}` },
+    initArgs: ['--create-table'],
+    async goAway(mode = 'refuse') {
+      proxy.mode = mode;
+    },
+    async comeBack() {
+      proxy.mode = 'pass';
+    },
+    async close() {
+      await proxy.close();
+      await emulator.stop();
+    },
   };
 }
