@@ -8,6 +8,7 @@ import { realpathSync } from 'node:fs';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { readSettingsFile, SETTINGS_FILE } from './file.ts';
+import type { Kind } from './kinds.ts';
 import {
   envOf,
   flagOf,
@@ -83,19 +84,28 @@ export function stateDirOf(pgdata: string): string {
 }
 
 /**
- * The value of a text.
+ * The value of a setting's text.
  *
  * @param place  where it stood, for the message: '--restore-timeout', 'WALVAULT_NODE', 'restore_timeout in /x/settings.toml'
  * @throws VaultError usage
  */
 export function parseSetting(setting: SettingName, text: string, place: string): unknown {
-  const { kind, example } = rowOf(setting);
+  return parseText(rowOf(setting).kind, text, place, rowOf(setting).example);
+}
+
+/**
+ * The value of any text of a kind, for options that are no settings: parseText(duration('0', '1d'), text, '--wait').
+ *
+ * @throws VaultError usage
+ */
+export function parseText<T>(kind: Kind<T>, text: string, place: string, example?: string): T {
   try {
     return kind.parse(text);
   } catch (cause) {
     if (!(cause instanceof RangeError)) throw cause;
+    const such = example === undefined ? '' : `, for example ${example}`;
     throw new VaultError('usage', `${place}: ${JSON.stringify(text)} ${cause.message}`, {
-      hint: `It takes a ${kind.describe}; for example ${example}.`,
+      hint: `Expected: ${kind.describe}${such}.`,
       cause,
     });
   }
