@@ -7,6 +7,7 @@ export default {
   roots: ['<rootDir>/test'],
   testEnvironment: 'node',
   testMatch: ['**/*.test.ts'],
+  setupFiles: ['<rootDir>/test/harness/jest-realm.cjs'],
   transform: { '\\.(ts|js|mjs)$': '<rootDir>/test/harness/jest-transform.cjs' },
   transformIgnorePatterns: ['/node_modules/(?!(commander|smol-toml)/)'],
   cacheDirectory: path.join(os.tmpdir(), `walvault-jest-${os.userInfo().uid}`),

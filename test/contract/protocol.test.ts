@@ -1,0 +1,430 @@
+/**
+ * The protocol on every backend: what a commit, a trigger, a seal and an open promise while others do theirs, answers are lost and
+ * writers sleep between their read and their commit.
+ */
+import { keys, type HistoryRow, type Promotion, type WalRow } from '../../core/cluster/facts.ts';
+import { VaultError } from '../../core/errors.ts';
+import type { Vault } from '../../core/vault/vault.ts';
+import { readBranch } from '../../core/work/branch.ts';
+import { openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
+import { COMMIT_BATCH, commitFiles } from '../../core/work/commit.ts';
+import { heartbeat } from '../../core/work/heartbeat.ts';
+import { claimRole, openPromotion, sealPromotion } from '../../core/work/promotion.ts';
+import { readStatus } from '../../core/work/status.ts';
+import { fetchFile, storeFile, type StoredFile } from '../../core/work/store-file.ts';
+import { triggerPromotion } from '../../core/work/trigger.ts';
+import {
+  copyOf,
+  fakeNode,
+  newCluster,
+  newStandby,
+  onWire,
+  seatOf,
+  segment,
+  type FakeNode,
+  type Wire,
+} from '../harness/fake-node.ts';
+import { vaultKinds } from '../harness/open-vaults.ts';
+import { SEGMENT_SIZE, segmentBytes } from '../harness/segments.ts';
+
+const lsnOf = (number: number) => BigInt(number) * BigInt(SEGMENT_SIZE);
+const lsnText = (number: number) => `0/${(number * SEGMENT_SIZE).toString(16).toUpperCase()}`;
+const historyText = (forkSegment: number, parent = 1) =>
+  `${parent}\t${lsnText(forkSegment)}\tno recovery target specified\n`;
+
+async function rows(cluster: Cluster): Promise<string[]> {
+  const names: string[] = [];
+  for await (const row of cluster.vault.manifest.query({ pk: cluster.partition, from: 'wal#', to: 'wal$' }))
+    names.push(row.sk.slice(4));
+  return names;
+}
+
+/** What must hold at any moment: rows of a timeline lie one behind the other, and each row's object has its bytes. */
+async function expectSound(cluster: Cluster): Promise<void> {
+  const byTimeline = new Map<string, number[]>();
+  for (const name of await rows(cluster)) {
+    const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow;
+    await fetchFile(cluster, row);
+    const list = byTimeline.get(name.slice(0, 8)) ?? [];
+    byTimeline.set(name.slice(0, 8), [...list, Number.parseInt(name.slice(16), 16)]);
+  }
+  for (const numbers of byTimeline.values())
+    numbers.forEach((number, index) => expect(number).toBe(numbers[0]! + index));
+}
+
+async function promote(
+  cluster: Cluster,
+  node: FakeNode,
+  forkSegment: number,
+  mode: 'smart' | 'fast' = 'smart',
+): Promise<Promotion> {
+  await triggerPromotion(cluster, { mode, to: node.seat.node });
+  const { head, histories } = await readBranch(cluster);
+  const sealed = await sealPromotion(node.cluster, {
+    node: node.seat.node,
+    timeline: head.timeline,
+    lsn: lsnOf(forkSegment),
+  });
+  const before = histories.get(head.timeline)?.text ?? '';
+  await openPromotion(node.cluster, node.seat, {
+    timeline: sealed.reserved!,
+    historyText: before + historyText(forkSegment, head.timeline),
+  });
+  return sealed;
+}
+
+describe.each(vaultKinds)('protocol on $name', (kind) => {
+  let site: Awaited<ReturnType<typeof kind.open>>;
+  let vault: Vault;
+  let db1: FakeNode;
+  let number = 0;
+
+  beforeAll(async () => {
+    site = await kind.open();
+  }, 120_000);
+  afterAll(async () => {
+    await site?.close();
+  });
+  beforeEach(async () => {
+    vault = await site.connect();
+    db1 = await newCluster(vault, `main${++number}`);
+  });
+  afterEach(async () => {
+    await vault.close();
+  });
+
+  /** Another connection of the same node or another, with a wire in the test's hand. */
+  async function wired(wire: Wire): Promise<Cluster> {
+    return openCluster(onWire(vault, wire), db1.cluster.name);
+  }
+
+  describe('archiving', () => {
+    test('puts rows in order and serves the bytes back', async () => {
+      for (const n of [1, 2, 3]) expect(await db1.archive(segment(1, n))).toBe('committed');
+      expect(await rows(db1.cluster)).toEqual([segment(1, 1), segment(1, 2), segment(1, 3)]);
+      expect(await readHead(db1.cluster)).toMatchObject({
+        lsn: lsnText(4),
+        firstLsn: lsnText(1),
+        lastFile: segment(1, 3),
+        timeline: 1,
+      });
+      await expectSound(db1.cluster);
+    });
+
+    test('answers the same content with success and other content with a conflict, and changes nothing', async () => {
+      await db1.archive(segment(1, 1));
+      const before = await readHead(db1.cluster);
+      expect(await db1.archive(segment(1, 1))).toBe('same');
+      await expect(db1.archive(segment(1, 1), 'other')).rejects.toMatchObject({ code: 'conflict' });
+      expect(await readHead(db1.cluster)).toEqual(before);
+    });
+
+    test.each([
+      ['truncated', segmentBytes(segment(1, 1)).subarray(0, 1000)],
+      ['of zeros', Buffer.alloc(SEGMENT_SIZE)],
+      ['another segment’s', segmentBytes(segment(1, 2))],
+      ['another cluster’s', segmentBytes(segment(1, 1), 'x', { systemIdentifier: '7300000000000000002' })],
+      ['another timeline’s', segmentBytes(segment(2, 1))],
+      ['another major’s', segmentBytes(segment(1, 1), 'x', { majorVersion: 15 })],
+    ])('refuses bytes that are %s', async (_what, bytes) => {
+      const refused = storeFile(db1.cluster, { node: 'db1', epoch: 1 }, { name: segment(1, 1), bytes });
+      await expect(refused).rejects.toMatchObject({ code: 'corrupt' });
+      expect(await rows(db1.cluster)).toEqual([]);
+    });
+
+    test('refuses a hole and goes on when the missing one is there', async () => {
+      await db1.archive(segment(1, 1));
+      await expect(db1.archive(segment(1, 3))).rejects.toMatchObject({ code: 'hole' });
+      await db1.archive(segment(1, 2));
+      expect(await db1.archive(segment(1, 3))).toBe('committed');
+    });
+
+    test(`commits up to ${COMMIT_BATCH} files at once, and stops before the first that is refused`, async () => {
+      const store = async (n: number) => (await db1.store(segment(1, n))) as StoredFile;
+      const batch = await Promise.all(Array.from({ length: COMMIT_BATCH }, (_, index) => store(index + 1)));
+      expect(await commitFiles(db1.cluster, db1.seat, batch)).toHaveLength(COMMIT_BATCH);
+      const broken = [await store(31), await store(33)];
+      expect(await commitFiles(db1.cluster, db1.seat, broken)).toEqual([
+        { name: segment(1, 31), result: 'committed' },
+      ]);
+      await expect(commitFiles(db1.cluster, db1.seat, broken.slice(1))).rejects.toMatchObject({
+        code: 'hole',
+      });
+      await expectSound(db1.cluster);
+    }, 60_000);
+
+    test('two writers of one name: one row, the other hears the same or is refused', async () => {
+      await db1.archive(segment(1, 1));
+      const twin = fakeNode(await wired({}), db1.seat); // agent and lone hook of one node
+      expect((await Promise.all([db1.archive(segment(1, 2)), twin.archive(segment(1, 2))])).sort()).toEqual([
+        'committed',
+        'same',
+      ]);
+      const both = await Promise.allSettled([
+        db1.archive(segment(1, 3), 'a'),
+        twin.archive(segment(1, 3), 'b'),
+      ]);
+      expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+      await expectSound(db1.cluster);
+    });
+
+    test('an answer lost after the commit is looked up, not guessed', async () => {
+      let lose = 2;
+      const cluster = await wired({
+        after: async () => {
+          if (lose-- > 0) throw new VaultError('unreachable', 'the answer was lost');
+        },
+      });
+      const unlucky = fakeNode(cluster, db1.seat);
+      expect(await unlucky.archive(segment(1, 1))).toBe('same');
+      expect(await unlucky.archive(segment(1, 2))).toBe('same');
+      expect(await unlucky.archive(segment(1, 3))).toBe('committed');
+      await expectSound(cluster);
+    });
+
+    test('a request that lands late changes nothing that came after it', async () => {
+      const late: (() => Promise<unknown>)[] = [];
+      const cluster = await wired({
+        before: async (changes) => {
+          if (late.length > 0) return;
+          late.push(() => vault.manifest.transact(changes));
+          throw new VaultError('unreachable', 'still on its way');
+        },
+      });
+      const slow = fakeNode(cluster, db1.seat);
+      expect(await slow.archive(segment(1, 1))).toBe('committed');
+      expect(await slow.archive(segment(1, 2))).toBe('committed');
+      const before = await readHead(cluster);
+      await late[0]!();
+      expect(await readHead(cluster)).toEqual(before);
+      expect(await slow.archive(segment(1, 3))).toBe('committed');
+    });
+
+    test('a node killed between the request and its answer goes on with its own nonce', async () => {
+      const cluster = await wired({
+        after: async () => {
+          throw new Error('killed');
+        },
+      });
+      const file = (await db1.store(segment(1, 1))) as StoredFile;
+      await expect(commitFiles(cluster, db1.seat, [file])).rejects.toThrow('killed');
+      expect(await db1.archive(segment(1, 1))).toBe('same');
+      expect(await db1.archive(segment(1, 2))).toBe('committed');
+    });
+  });
+
+  describe('a copy of the primary', () => {
+    test('one of the two archives, the other is refused, and both are named', async () => {
+      await db1.archive(segment(1, 1));
+      const copy = fakeNode(db1.cluster, copyOf(db1.seat, 'host9:/copy'));
+      await db1.archive(segment(1, 2));
+      const refusal = await copy.archive(segment(1, 3), 'copy').catch((error: unknown) => error);
+      expect(refusal).toMatchObject({ code: 'copied' });
+      expect((refusal as Error).message).toContain('host9:/copy');
+      expect((refusal as Error).message).toContain('host-db1:/pg');
+      expect(await db1.archive(segment(1, 3))).toBe('committed');
+    });
+
+    test('is found by the heartbeat of the true one, before anything is archived', async () => {
+      await db1.archive(segment(1, 1));
+      const copy = fakeNode(db1.cluster, copyOf(db1.seat, 'host9:/copy'));
+      await heartbeat(db1.cluster, { name: 'db1', role: 'primary' }, db1.seat);
+      await expect(copy.archive(segment(1, 2), 'copy')).rejects.toMatchObject({ code: 'copied' });
+      await expect(heartbeat(db1.cluster, { name: 'db1' }, copy.seat)).rejects.toMatchObject({
+        code: 'copied',
+      });
+    });
+
+    test('claim decides between the two', async () => {
+      await db1.archive(segment(1, 1));
+      const copy = fakeNode(db1.cluster, copyOf(db1.seat, 'host9:/copy'));
+      await copy.archive(segment(1, 2), 'copy');
+      await expect(db1.archive(segment(1, 2), 'original')).rejects.toMatchObject({ code: 'conflict' });
+      expect(await claimRole(db1.cluster, db1.seat, { timeline: 1, historyText: undefined })).toBe(2);
+      await expect(copy.archive(segment(1, 3), 'copy')).rejects.toMatchObject({ code: 'fenced' });
+      expect(await db1.archive(segment(1, 3))).toBe('committed');
+    });
+  });
+
+  describe('a promotion', () => {
+    let db2: FakeNode;
+    beforeEach(async () => {
+      for (const n of [1, 2, 3]) await db1.archive(segment(1, n));
+      db2 = await newStandby(db1.cluster, 'db2');
+    });
+
+    test('fences the old primary from the trigger on; the vault keeps what it had', async () => {
+      await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+      const before = await rows(db1.cluster);
+      const refusal = await db1.archive(segment(1, 4)).catch((error: unknown) => error);
+      expect(refusal).toMatchObject({
+        code: 'fenced',
+        message: expect.stringContaining('db2 holds epoch 2'),
+        hint: expect.stringContaining('standby'),
+      });
+      await expect(heartbeat(db1.cluster, { name: 'db1' }, db1.seat)).rejects.toMatchObject({
+        code: 'fenced',
+      });
+      expect(await rows(db1.cluster)).toEqual(before);
+      expect(await db1.archive(segment(1, 3))).toBe('same');
+    });
+
+    test('the new primary writes on its own timeline, only after its open', async () => {
+      await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+      await expect(db2.archive(segment(2, 4))).rejects.toMatchObject({ code: 'fenced' });
+      const sealed = await sealPromotion(db2.cluster, { node: 'db2', timeline: 1, lsn: lsnOf(4) });
+      expect(sealed).toMatchObject({ state: 'sealed', reserved: 2, lsn: lsnText(4) });
+      expect(await openPromotion(db2.cluster, db2.seat, { timeline: 2, historyText: historyText(4) })).toBe(
+        'opened',
+      );
+      expect(await openPromotion(db2.cluster, db2.seat, { timeline: 2, historyText: historyText(4) })).toBe(
+        'already',
+      );
+      expect(await db2.archive(segment(2, 4))).toBe('committed');
+      expect(await readStatus(db1.cluster)).toMatchObject({
+        epoch: 2,
+        primary: 'db2',
+        trigger: null,
+        timeline: 2,
+        lastSegment: segment(2, 4),
+      });
+      const history = (await vault.manifest.get(keys.history(db1.cluster.partition, 2))) as HistoryRow;
+      expect(history).toMatchObject({
+        parent: 1,
+        forkLsn: lsnText(4),
+        node: 'db2',
+        epoch: 2,
+        forkSegmentWhole: true,
+      });
+      expect(await vault.bucket.get(history.key)).toEqual(Buffer.from(historyText(4)));
+      await expect(db1.archive(segment(1, 4))).rejects.toMatchObject({ code: 'fenced' });
+    });
+
+    test('a writer that slept between its read and its commit is refused when it wakes after the trigger', async () => {
+      let woken: () => void = () => {};
+      let asleep: () => void = () => {};
+      const sleeping = new Promise<void>((resolve) => (asleep = resolve));
+      const wake = new Promise<void>((resolve) => (woken = resolve));
+      const cluster = await wired({
+        before: async () => {
+          asleep();
+          await wake;
+        },
+      });
+      const paused = fakeNode(cluster, db1.seat).archive(segment(1, 4));
+      const outcome = paused.catch((error: unknown) => error);
+      await sleeping;
+      await promote(db1.cluster, db2, 4);
+      await db2.archive(segment(2, 4));
+      woken();
+      expect(await outcome).toMatchObject({ code: 'fenced' });
+      expect(await rows(db1.cluster)).toEqual([segment(1, 1), segment(1, 2), segment(1, 3), segment(2, 4)]);
+    });
+
+    test('of two triggers at once one wins and the other is told', async () => {
+      await newStandby(db1.cluster, 'db3');
+      const both = await Promise.allSettled([
+        triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' }),
+        triggerPromotion(await wired({}), { mode: 'smart', to: 'db3' }),
+      ]);
+      expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+      const lost = both.find((one) => one.status === 'rejected');
+      expect(lost?.reason).toMatchObject({ code: 'refused', message: expect.stringContaining('pending') });
+      expect((await readControl(db1.cluster)).epoch).toBe(2);
+    });
+
+    test('an answer lost at each step leaves one promotion, found again', async () => {
+      const lossy = (): Promise<Cluster> => {
+        let lost = false;
+        return wired({
+          after: async () => {
+            if (lost) return;
+            lost = true;
+            throw new VaultError('unreachable', 'the answer was lost');
+          },
+        });
+      };
+      const triggered = await triggerPromotion(await lossy(), { mode: 'smart', to: 'db2' });
+      expect(triggered).toMatchObject({ epoch: 2, state: 'triggered' });
+      const sealed = await sealPromotion(await lossy(), { node: 'db2', timeline: 1, lsn: lsnOf(4) });
+      expect(sealed).toMatchObject({ state: 'sealed', reserved: 2 });
+      expect(await openPromotion(await lossy(), db2.seat, { timeline: 2, historyText: historyText(4) })).toBe(
+        'already',
+      );
+      expect(await db2.archive(segment(2, 4))).toBe('committed');
+      expect((await readHead(db1.cluster)).lastTimeline).toBe(2);
+    });
+
+    test('given up for another: the first target cannot open any more, its number is never used again', async () => {
+      const db3 = await newStandby(db1.cluster, 'db3');
+      await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+      await sealPromotion(db2.cluster, { node: 'db2', timeline: 1, lsn: lsnOf(4) });
+      await expect(triggerPromotion(db1.cluster, { mode: 'smart', to: 'db3' })).rejects.toMatchObject({
+        code: 'refused',
+      });
+      await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db3', supersede: 2 });
+      await expect(
+        openPromotion(db2.cluster, db2.seat, { timeline: 2, historyText: historyText(4) }),
+      ).rejects.toMatchObject({ code: 'fenced' });
+      const sealed = await sealPromotion(db3.cluster, { node: 'db3', timeline: 1, lsn: lsnOf(4) });
+      expect(sealed.reserved).toBe(3);
+      await openPromotion(db3.cluster, db3.seat, { timeline: 3, historyText: historyText(4) });
+      await expect(db2.archive(segment(2, 4))).rejects.toMatchObject({
+        code: expect.stringMatching(/fenced|conflict/),
+      });
+      expect(await db3.archive(segment(3, 4))).toBe('committed');
+    });
+
+    test('twice in a row, with the old primary back by name: a rolled-back machine stays out', async () => {
+      const snapshot = copyOf(db1.seat, 'host-db1:/pg');
+      await promote(db1.cluster, db2, 4);
+      await db2.archive(segment(2, 4));
+      const back = await newStandby(db1.cluster, 'db1');
+      await promote(db1.cluster, back, 5);
+      await back.archive(segment(3, 5));
+      const rolledBack = fakeNode(db1.cluster, snapshot);
+      await expect(rolledBack.archive(segment(1, 4))).rejects.toMatchObject({ code: 'fenced' });
+      await expectSound(db1.cluster);
+      const branch = await readBranch(db1.cluster);
+      expect(branch.lineage.map(({ timeline }) => timeline)).toEqual([1, 2, 3]);
+    });
+
+    test('fast, behind the head: the dead rows stay, the live branch leaves them', async () => {
+      await promote(db1.cluster, db2, 3, 'fast');
+      expect(await db2.archive(segment(2, 3))).toBe('committed');
+      expect(await db2.archive(segment(1, 3))).toBe('same'); // a file it restored and hands in again
+      const { lineage } = await readBranch(db1.cluster);
+      expect(lineage).toEqual([
+        { timeline: 1, begins: 0n, ends: lsnOf(3) },
+        { timeline: 2, begins: lsnOf(3), ends: null },
+      ]);
+    });
+
+    test('by hand: refused until claimed, and the claim is proven by the history', async () => {
+      await expect(db2.archive(segment(2, 4))).rejects.toMatchObject({
+        code: 'fenced',
+        hint: expect.stringContaining('walvault claim'),
+      });
+      const foreign = { timeline: 2, historyText: historyText(9, 5) };
+      await expect(claimRole(db2.cluster, db2.seat, foreign)).rejects.toMatchObject({ code: 'fenced' });
+      expect(await claimRole(db2.cluster, db2.seat, { timeline: 2, historyText: historyText(4) })).toBe(2);
+      expect(await db2.archive(segment(2, 4))).toBe('committed');
+      await expect(db1.archive(segment(1, 4))).rejects.toMatchObject({ code: 'fenced' });
+    });
+
+    test('a seat without the nonce of its open cannot pass for the new primary', async () => {
+      await promote(db1.cluster, db2, 4);
+      const impostor = fakeNode(db1.cluster, seatOf('db2', 'host9:/elsewhere'));
+      await expect(
+        openPromotion(db1.cluster, impostor.seat, { timeline: 2, historyText: historyText(4) }),
+      ).rejects.toMatchObject({ code: 'copied' });
+      await expect(impostor.archive(segment(2, 4))).rejects.toMatchObject({ code: 'fenced' });
+    });
+  });
+
+  test('init again is fine; another database or primary under the name is refused', async () => {
+    const again = await newCluster(vault, db1.cluster.name);
+    expect(again.cluster.systemIdentifier).toBe(db1.cluster.systemIdentifier);
+    expect((await readHead(db1.cluster)).rev).toBe(1);
+  });
+});

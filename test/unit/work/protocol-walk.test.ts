@@ -1,0 +1,341 @@
+/**
+ * Random walks over the protocol: three nodes, a copy and a rolled-back machine archive, trigger, seal, open, die and come back, while
+ * answers are lost and requests land late. After each step every promise of the vault must hold. The shape is that of the models in
+ * docs/design.md: shrunk, a failure is a trace of steps.
+ */
+import fc from 'fast-check';
+import { keys, type HistoryRow } from '../../../core/cluster/facts.ts';
+import { VaultError } from '../../../core/errors.ts';
+import { openVault } from '../../../core/vault/open-vault.ts';
+import type { Change } from '../../../core/vault/manifest.ts';
+import type { Vault } from '../../../core/vault/vault.ts';
+import { parseLsn } from '../../../core/wal/lsn.ts';
+import { segmentsFrom } from '../../../core/wal/lineage.ts';
+import { segmentStart } from '../../../core/wal/name.ts';
+import { readBranch } from '../../../core/work/branch.ts';
+import { openCluster, readHead, type Cluster } from '../../../core/work/cluster.ts';
+import { commitFiles, type WriterSeat } from '../../../core/work/commit.ts';
+import { heartbeat, reportNode } from '../../../core/work/heartbeat.ts';
+import { openPromotion, sealPromotion } from '../../../core/work/promotion.ts';
+import { triggerPromotion } from '../../../core/work/trigger.ts';
+import { copyOf, newCluster, onWire, seatOf } from '../../harness/fake-node.ts';
+import { SEGMENT_SIZE } from '../../harness/segments.ts';
+
+const size = BigInt(SEGMENT_SIZE);
+
+/** A server as the walk plays it: what it is, and the log it has (the content of each segment up to its position). */
+type Server = {
+  seat: WriterSeat;
+  role: 'primary' | 'standby' | 'sealed' | 'down';
+  timeline: number;
+  /** Number of the next segment; `log[i]` is the content of segment i. */
+  position: number;
+  log: string[];
+  /** Ancestors as its history file says, oldest first. */
+  history: string;
+  reserved?: number;
+  made: number;
+};
+
+/** What the next transaction of anybody meets. */
+type Fate = 'ok' | 'lost answer' | 'never sent' | 'late';
+
+class World {
+  readonly told = new Map<string, string>();
+  readonly servers: Server[] = [];
+  readonly late: (() => Promise<unknown>)[] = [];
+  readonly takenBy = new Map<number, string>();
+  fate: Fate = 'ok';
+  cluster!: Cluster;
+  plain!: Cluster;
+
+  async start(name: string): Promise<void> {
+    const vault = await openVault(`memory:${name}`);
+    const db1 = await newCluster(vault, 'main');
+    this.plain = db1.cluster;
+    this.cluster = await openCluster(this.wired(vault), 'main');
+    this.servers.push({
+      seat: db1.seat,
+      role: 'primary',
+      timeline: 1,
+      position: 1,
+      log: ['base'],
+      history: '',
+      made: 0,
+    });
+    for (const node of ['db2', 'db3']) {
+      this.servers.push({
+        seat: seatOf(node),
+        role: 'standby',
+        timeline: 1,
+        position: 1,
+        log: ['base'],
+        history: '',
+        made: 0,
+      });
+      await reportNode(this.plain, { name: node, role: 'standby', consistent: true });
+    }
+  }
+
+  private wired(vault: Vault): Vault {
+    return onWire(vault, {
+      before: async (changes: readonly Change[]) => {
+        const fate = this.fate;
+        if (fate === 'late') this.late.push(() => vault.manifest.transact(changes));
+        if (fate === 'late' || fate === 'never sent') {
+          this.fate = 'ok';
+          throw new VaultError('unreachable', fate);
+        }
+      },
+      after: async () => {
+        if (this.fate !== 'lost answer') return;
+        this.fate = 'ok';
+        throw new VaultError('unreachable', 'lost answer');
+      },
+    });
+  }
+
+  async archive(server: Server): Promise<void> {
+    if (server.role !== 'primary') return;
+    if (server.history !== '' && server.seat.store.read()?.open) await this.open(server); // the history file comes first
+    const name = nameOf(server.timeline, server.position);
+    server.log[server.position] ??=
+      `${server.log[server.position - 1]}>${server.seat.place}.${server.timeline}.${server.made++}`;
+    const content = server.log[server.position]!;
+    const file = {
+      name,
+      key: `k/${content.length}`,
+      sha256: content,
+      sizeBytes: SEGMENT_SIZE,
+      storedBytes: 1,
+      archivedAt: '2026-01-01T00:00:00Z',
+    };
+    const [result] = await commitFiles(this.cluster, server.seat, [file]);
+    if (result!.result === 'ignored') throw new Error(`${name} was ignored`);
+    const before = this.told.get(name);
+    if (before !== undefined && before !== content) throw new Error(`two contents of ${name} were told OK`);
+    this.told.set(name, content);
+    server.position++;
+  }
+
+  /** A standby takes what the live branch has; past a fork it knows nothing of, it is lost and stays where it is. */
+  async follow(server: Server): Promise<void> {
+    if (server.role !== 'standby') return;
+    const { head, lineage } = await readBranch(this.plain);
+    if (head.lsn === null) return;
+    const part = lineage.find(({ timeline }) => timeline === server.timeline);
+    if (part === undefined || (part.ends !== null && BigInt(server.position) * size > part.ends)) return;
+    for (const name of segmentsFrom(lineage, BigInt(server.position) * size, SEGMENT_SIZE)) {
+      if (segmentStart(name, SEGMENT_SIZE) >= parseLsn(head.lsn)) break;
+      const row = await this.plain.vault.manifest.get(keys.wal(this.plain.partition, name));
+      if (row === undefined) throw new Error(`no row of ${name}, below head`);
+      server.log[server.position++] = String(row.sha256);
+    }
+    server.timeline = head.timeline;
+    const own = (await this.plain.vault.manifest.get(keys.history(this.plain.partition, head.timeline))) as
+      HistoryRow | undefined;
+    server.history = own?.text ?? '';
+  }
+
+  async seal(server: Server): Promise<void> {
+    if (server.role !== 'standby') return;
+    const sealed = await sealPromotion(this.cluster, {
+      node: server.seat.node,
+      timeline: server.timeline,
+      lsn: BigInt(server.position) * size,
+    });
+    if (sealed.timeline !== server.timeline || parseLsn(sealed.lsn!) !== BigInt(server.position) * size)
+      return;
+    server.role = 'sealed';
+    server.reserved = sealed.reserved!;
+  }
+
+  /** PostgreSQL promotes: on its own clock, whether or not the vault hears of it. */
+  promote(server: Server): void {
+    if (server.role !== 'sealed') return;
+    const taken = this.takenBy.get(server.reserved!);
+    if (taken !== undefined && taken !== server.seat.place)
+      throw new Error(`timeline ${server.reserved} was taken twice`);
+    this.takenBy.set(server.reserved!, server.seat.place);
+    server.history += `${server.timeline}\t0/${(BigInt(server.position) * size).toString(16)}\tx\n`;
+    server.timeline = server.reserved!;
+    server.role = 'primary';
+    server.log = server.log.slice(0, server.position);
+  }
+
+  async open(server: Server): Promise<void> {
+    if (server.role !== 'primary' || server.history === '') return;
+    await openPromotion(this.cluster, server.seat, {
+      timeline: server.timeline,
+      historyText: server.history,
+    });
+  }
+
+  /** The promises, looked at without any fault. */
+  async check(): Promise<void> {
+    const { head, lineage } = await readBranch(this.plain);
+    for (const [name, content] of this.told) {
+      const row = await this.plain.vault.manifest.get(keys.wal(this.plain.partition, name));
+      if (row?.sha256 !== content)
+        throw new Error(`${name} was told OK, the vault holds ${JSON.stringify(row?.sha256)}`);
+    }
+    if (head.lsn === null || head.firstLsn === null) return;
+    let before: string | undefined;
+    for (const name of segmentsFrom(lineage, parseLsn(head.firstLsn), SEGMENT_SIZE)) {
+      if (segmentStart(name, SEGMENT_SIZE) >= parseLsn(head.lsn)) break;
+      const row = await this.plain.vault.manifest.get(keys.wal(this.plain.partition, name));
+      if (row === undefined) throw new Error(`a hole in the live branch: ${name}`);
+      const content = String(row.sha256);
+      if (before !== undefined && content.slice(0, content.lastIndexOf('>')) !== before)
+        throw new Error(`${name} does not follow its predecessor`);
+      before = content;
+    }
+  }
+}
+
+function nameOf(timeline: number, number: number): string {
+  return segmentsFrom([{ timeline, begins: 0n, ends: null }], BigInt(number) * size, SEGMENT_SIZE).next()
+    .value;
+}
+
+const KINDS = [
+  'archive',
+  'archive',
+  'archive',
+  'follow',
+  'follow',
+  'trigger smart',
+  'trigger fast',
+  'seal',
+  'promote',
+  'open',
+  'beat',
+  'copy',
+  'roll back',
+  'make standby',
+  'land late',
+  'go on',
+  'go on',
+  'go on',
+  'go on',
+] as const;
+const FATES: Fate[] = ['ok', 'ok', 'ok', 'lost answer', 'never sent', 'late'];
+
+type Step = { kind: (typeof KINDS)[number]; who: number; fate: Fate };
+
+async function take(world: World, step: Step, snapshot: Server): Promise<void> {
+  const server = world.servers[step.who % world.servers.length]!;
+  world.fate = step.fate;
+  switch (step.kind) {
+    case 'archive':
+      return world.archive(server);
+    case 'follow':
+      return world.follow(server);
+    case 'trigger smart':
+    case 'trigger fast': {
+      const { promotion } = await readHead(world.plain);
+      const mode = step.kind === 'trigger smart' ? 'smart' : 'fast';
+      await triggerPromotion(world.cluster, { mode, to: server.seat.node, supersede: promotion?.epoch });
+      return;
+    }
+    case 'seal':
+      return world.seal(server);
+    case 'promote':
+      return world.promote(server);
+    case 'open':
+      return world.open(server);
+    case 'beat':
+      if (server.role === 'primary') await heartbeat(world.cluster, { name: server.seat.node }, server.seat);
+      return;
+    case 'copy':
+      if (server.role === 'primary' && world.servers.length < 5) {
+        world.servers.push({
+          ...structuredClone({ ...server, seat: undefined }),
+          seat: copyOf(server.seat, `copy of ${server.seat.place}`),
+        } as Server);
+      }
+      return;
+    case 'roll back':
+      if (world.servers.length < 5)
+        world.servers.push({
+          ...snapshot,
+          log: [...snapshot.log],
+          seat: copyOf(snapshot.seat, 'rolled back'),
+        });
+      return;
+    case 'make standby': // of a node that is not the primary of the vault: a new base backup
+      if (
+        server.role === 'primary' &&
+        !server.seat.place.includes('copy') &&
+        server.seat.place !== 'rolled back'
+      ) {
+        const { control } = { control: await world.plain.vault.manifest.get(keys.control('main')) };
+        if (control?.primary === server.seat.node) return;
+        Object.assign(server, {
+          role: 'standby',
+          timeline: 1,
+          position: 1,
+          log: ['base'],
+          history: '',
+          reserved: undefined,
+        });
+        await reportNode(world.plain, {
+          name: server.seat.node,
+          role: 'standby',
+          consistent: true,
+          trouble: null,
+        });
+        await world.follow(server);
+      }
+      return;
+    case 'go on': {
+      // whoever the vault has named does its next step
+      const { promotion } = await readHead(world.plain);
+      const named = world.servers.find(
+        ({ seat }) => seat.node === promotion?.node && seat.place === `host-${promotion.node}:/pg`,
+      );
+      if (named === undefined || promotion?.state === 'open') return;
+      if (named.role === 'standby') await world.follow(named);
+      if (named.role === 'standby') await world.seal(named);
+      else if (named.role === 'sealed') world.promote(named);
+      else await world.open(named);
+      return;
+    }
+    case 'land late':
+      await world.late.shift()?.();
+  }
+}
+
+test('no walk loses, mixes or tears what was told archived', async () => {
+  const step: fc.Arbitrary<Step> = fc.record({
+    kind: fc.constantFrom(...KINDS),
+    who: fc.nat(4),
+    fate: fc.constantFrom(...FATES),
+  });
+  let walks = 0;
+  const reached = new Map<string, number>();
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 80, size: 'max' }), async (steps) => {
+      const world = new World();
+      await world.start(`walk-${process.pid}-${++walks}`);
+      const first = world.servers[0]!;
+      const snapshot = { ...first, log: [...first.log], seat: copyOf(first.seat, 'rolled back') };
+      for (const one of steps) {
+        try {
+          await take(world, one, snapshot);
+          reached.set(one.kind, (reached.get(one.kind) ?? 0) + 1);
+        } catch (error) {
+          if (!(error instanceof VaultError)) throw error; // a refusal is an answer; anything else is a broken promise
+        }
+        world.fate = 'ok';
+        await world.check();
+      }
+      const { timeline } = await readHead(world.plain);
+      if (timeline > 1) reached.set('opened', (reached.get('opened') ?? 0) + 1);
+    }),
+    { numRuns: 300 },
+  );
+  // a walk that never gets anywhere would prove nothing
+  for (const kind of new Set<string>([...KINDS, 'opened']))
+    expect([kind, (reached.get(kind) ?? 0) > 5]).toEqual([kind, true]);
+}, 120_000);
