@@ -26,17 +26,6 @@ export type ConfigurationDue = 'none' | 'reload' | 'restart';
 export const MAX_COMMAND_BYTES = 1023;
 
 /**
- * The command line of a hook as a PostgreSQL setting: the path quoted for sh, a `%` in it doubled (from 16 on an unknown
- * placeholder is fatal), then the placeholders.
- *
- * @example commandLine('/srv/it\'s 5%/archive', '%p %f')   // '/srv/it'\''s 5%%/archive' %p %f
- */
-export function commandLine(program: string, placeholders: string): string {
-  const quoted = `'${program.replaceAll("'", "'\\''")}'`.replaceAll('%', '%%');
-  return placeholders === '' ? quoted : `${quoted} ${placeholders}`;
-}
-
-/**
  * Refuses a command that some version of PostgreSQL would cut.
  *
  * @param longestArguments  bytes that the placeholders may become: %p is `pg_wal/` and 40 letters at most
