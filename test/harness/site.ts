@@ -15,10 +15,15 @@ import {
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
+import type { WalRow } from '../../core/cluster/facts.ts';
+import { after } from '../../core/vault/manifest.ts';
+import { openVault } from '../../core/vault/open-vault.ts';
+import type { Vault } from '../../core/vault/vault.ts';
+import { openCluster } from '../../core/work/cluster.ts';
 import type { Status } from '../../core/work/status.ts';
 import type { Pair } from './pairs.ts';
 import { cleanEnvironment, TestServer } from './postgres.ts';
-import { makeScratch, removeScratch, waitFor } from './scratch.ts';
+import { listProcesses, makeScratch, removeScratch, waitFor } from './scratch.ts';
 import { openTestVault, type TestVault } from './vaults.ts';
 
 export const walvaultFile = path.resolve(import.meta.dirname, '../../bin/walvault');
@@ -145,15 +150,7 @@ export class TestSite {
 
   /** One command of the person, with whatever end it takes. */
   async walvault(...args: string[]): Promise<Answer> {
-    return await new Promise((resolve, reject) => {
-      const options = { env: this.personEnv, cwd: this.scratch, timeout: 120_000, maxBuffer: 64 << 20 };
-      const child = execFile(walvaultFile, args, options, (error, stdout, stderr) => {
-        if (error && typeof error.code !== 'number')
-          reject(new Error(`walvault ${args.join(' ')}: ${error.message}\n${stderr}`));
-        else resolve({ status: typeof error?.code === 'number' ? error.code : 0, stdout, stderr });
-      });
-      child.stdin?.end();
-    });
+    return await end(walvaultFile, args, { env: this.personEnv, cwd: this.scratch });
   }
 
   /** Standard output of a command that must succeed. */
@@ -222,6 +219,48 @@ export class TestSite {
     return performance.now() - since;
   }
 
+  /** What the vault holds, read past proxy and agents: WAL and history rows by name, and the keys of all objects. */
+  async contents(): Promise<{ wal: Map<string, WalRow>; histories: string[]; objects: string[] }> {
+    return await this.withVault(async (vault) => {
+      const { partition } = await openCluster(vault, this.cluster);
+      const wal = new Map<string, WalRow>();
+      for await (const row of vault.manifest.query({ pk: partition, from: 'wal#', to: after('wal#') })) {
+        wal.set(row.sk.slice('wal#'.length), row as unknown as WalRow);
+      }
+      const histories: string[] = [];
+      for await (const row of vault.manifest.query({
+        pk: partition,
+        from: 'history#',
+        to: after('history#'),
+      }))
+        histories.push(row.sk);
+      const objects: string[] = [];
+      for await (const object of vault.bucket.list('')) objects.push(object.key);
+      return { wal, histories, objects };
+    });
+  }
+
+  /** Events of one kind, oldest first, as their texts. */
+  async events(kind: string): Promise<string[]> {
+    return await this.withVault(async (vault) => {
+      const { partition } = await openCluster(vault, this.cluster);
+      const texts: string[] = [];
+      for await (const row of vault.manifest.query({ pk: partition, from: 'event#', to: after('event#') })) {
+        if (row['kind'] === kind) texts.push(String(row['text']));
+      }
+      return texts;
+    });
+  }
+
+  async withVault<T>(use: (vault: Vault) => Promise<T>): Promise<T> {
+    const vault = await openVault(this.vault.direct);
+    try {
+      return await use(vault);
+    } finally {
+      await vault.close();
+    }
+  }
+
   /** From now on each start of Node by a hook of `node` is a line of the returned file. */
   countNodeStarts(node: string): string {
     const link = path.join(this.state(node), 'node');
@@ -237,6 +276,27 @@ export class TestSite {
     rmSync(link);
     renameSync(counting, link);
     return log;
+  }
+
+  /** Calls a wrapper of `node` as its server would: in PGDATA, with the server's environment. */
+  async hook(
+    node: string,
+    name: 'archive' | 'restore' | 'cleanup' | 'recovered',
+    ...args: string[]
+  ): Promise<Answer> {
+    const server = this.server(node);
+    return await end(path.join(this.state(node), name), args, { env: server.env, cwd: server.pgdata });
+  }
+
+  /** Processes of the agent of `node` that run. */
+  agentPids(node: string): number[] {
+    const state = this.state(node);
+    return listProcesses()
+      .filter(
+        ({ command, state: run }) =>
+          run !== 'Z' && command.includes('/agent.cjs') && command.includes(` ${state}`),
+      )
+      .map(({ pid }) => pid);
   }
 
   /** The end of every log of this site. */
@@ -256,6 +316,27 @@ export class TestSite {
     await this.vault.close();
     await removeScratch(this.scratch);
   }
+}
+
+/** A command's end. @throws when it could not be started, or was killed */
+async function end(
+  file: string,
+  args: string[],
+  where: { env: NodeJS.ProcessEnv; cwd: string },
+): Promise<Answer> {
+  return await new Promise((resolve, reject) => {
+    const child = execFile(
+      file,
+      args,
+      { ...where, timeout: 120_000, maxBuffer: 64 << 20 },
+      (error, stdout, stderr) => {
+        if (error && typeof error.code !== 'number')
+          reject(new Error(`${file} ${args.join(' ')}: ${error.message}\n${stderr}`));
+        else resolve({ status: typeof error?.code === 'number' ? error.code : 0, stdout, stderr });
+      },
+    );
+    child.stdin?.end();
+  });
 }
 
 function tail(file: string): string {

@@ -8,6 +8,8 @@ import { startProxy, type ProxyMode } from './proxy.ts';
 
 export type TestVault = {
   url: string;
+  /** The same vault past the proxy, for the test's own eyes and hands. */
+  direct: string;
   /** What servers and commands need in their environment to reach it: endpoint and credentials. */
   env: NodeJS.ProcessEnv;
   /** More arguments of `walvault init`. */
@@ -27,6 +29,7 @@ async function fileVault(folder: string): Promise<TestVault> {
   const away = path.join(path.dirname(folder), 'vault is away');
   return {
     url: pathToFileURL(folder).href,
+    direct: pathToFileURL(folder).href,
     env: {},
     initArgs: [],
     goAway: async () => renameSync(folder, away),
@@ -41,8 +44,10 @@ async function s3Vault(): Promise<TestVault> {
   const emulator = await startMinistack();
   const proxy = await startProxy(emulator.port);
   const bucket = await makeBucket(emulator.endpoint);
+  const url = `s3://${bucket}/a/prefix?table=${ownName()}&region=us-east-1`;
   return {
-    url: `s3://${bucket}/a/prefix?table=${ownName()}&region=us-east-1`,
+    url,
+    direct: `${url}&endpoint=${encodeURIComponent(emulator.endpoint)}`,
     env: { ...CREDENTIALS, AWS_ENDPOINT_URL: `http://127.0.0.1:${proxy.port}` },
     initArgs: ['--create-table'],
     async goAway(mode = 'refuse') {
