@@ -62,6 +62,24 @@ test.each(CLUSTERS)('$title: the fork lies in the segment that the new primary w
   expect(names.next().value).toBe(cluster.forked.file);
 });
 
+test('measured (15.18, 18.4): a recovery along timeline 2 that stops before its fork still writes 2 as the parent', () => {
+  const text = '1\t0/12000A0\tno recovery target specified\n\n2\t0/E00068\tafter LSN 0/E00028\n';
+  expect(lineageOf(3, text)).toEqual([
+    { timeline: 1, begins: 0n, ends: parseLsn('0/E00068') },
+    { timeline: 2, begins: parseLsn('0/E00068'), ends: parseLsn('0/E00068') },
+    { timeline: 3, begins: parseLsn('0/E00068'), ends: null },
+  ]);
+});
+
+test('measured (15.18, 18.4): a standby of whole segments forks on their border, and the parent keeps the segment before', () => {
+  const family = lineageOf(2, '1\t0/C00000\tno recovery target specified\n');
+  const names = segmentsFrom(family, parseLsn('0/B00000'), MiB);
+  expect([names.next().value, names.next().value]).toEqual([
+    '00000001000000000000000B',
+    '00000002000000000000000C',
+  ]);
+});
+
 test('two forks in one segment: the newest timeline names it', () => {
   const family = lineageOf(3, '1\t0/6000100\tx\n2\t0/6000200\tx\n');
   expect(timelineAt(family, parseLsn('0/6000000'), SIZE)).toBe(3);
