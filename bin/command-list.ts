@@ -1,5 +1,6 @@
 /** The commands, in the order in which a person meets them. */
 import type { CommandRow } from './command.ts';
+import { backup } from './commands/backup.ts';
 import { backups } from './commands/backups.ts';
 import { claim } from './commands/claim.ts';
 import { demo } from './commands/demo.ts';
@@ -7,4 +8,4 @@ import { init } from './commands/init.ts';
 import { status } from './commands/status.ts';
 import { trigger } from './commands/trigger.ts';
 
-export const COMMANDS: readonly CommandRow[] = [init, backups, trigger, status, claim, demo];
+export const COMMANDS: readonly CommandRow[] = [init, backup, backups, trigger, status, claim, demo];

@@ -12,7 +12,16 @@ export const backups: CommandRow = {
   text: `A backup is complete when its files and its WAL from start to stop are in the vault; only such a one can
 be restored. running: under way, or broken off without a word. failed: ended with an error; nothing uses it.`,
   options: [],
-  settings: ['vault', 'cluster', 'vaultTimeout', 'awsRegion', 'awsProfile', 'awsEndpoint'],
+  settings: [
+    'vault',
+    'cluster',
+    'pgdata',
+    'stateDir',
+    'vaultTimeout',
+    'awsRegion',
+    'awsProfile',
+    'awsEndpoint',
+  ],
   examples: [
     {
       says: 'the id of the newest complete one',
@@ -56,7 +65,7 @@ be restored. running: under way, or broken off without a word. failed: ended wit
     if (found.length === 0)
       context.next({
         says: 'take one, on the primary',
-        line: context.command('backup', ['vault', 'cluster']),
+        line: `${context.command('backup', ['vault', 'cluster']).join(' ')} --pgdata $P --node NODE`,
       });
   },
 };

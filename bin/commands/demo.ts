@@ -2,6 +2,7 @@
 import { duration } from '../../core/settings/kinds.ts';
 import { runDemo } from '../demo/story.ts';
 import type { CommandRow } from '../command.ts';
+import { untilSignalled } from '../until-signalled.ts';
 
 const FOR = duration('3s', '10m');
 
@@ -26,14 +27,7 @@ its directory unless --keep. With --vault s3://… it does the same there, under
     },
   ],
   async run(context) {
-    const ended = new AbortController();
-    const end = () => ended.abort();
-    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-    for (const signal of signals) process.on(signal, end);
-    try {
-      await runDemo(context, { watchMs: context.duration('for', '12s', FOR), ended: ended.signal });
-    } finally {
-      for (const signal of signals) process.off(signal, end);
-    }
+    const watchMs = context.duration('for', '12s', FOR);
+    await untilSignalled((ended) => runDemo(context, { watchMs, ended }));
   },
 };

@@ -22,7 +22,17 @@ identifier is refused.`,
   options: [
     { flags: '--create-table', summary: 's3: make the DynamoDB table where it is missing (on demand)' },
   ],
-  settings: ['vault', 'cluster', 'node', 'pgdata', 'vaultTimeout', 'awsRegion', 'awsProfile', 'awsEndpoint'],
+  settings: [
+    'vault',
+    'cluster',
+    'node',
+    'pgdata',
+    'stateDir',
+    'vaultTimeout',
+    'awsRegion',
+    'awsProfile',
+    'awsEndpoint',
+  ],
   examples: [
     {
       says: 'a vault in a directory, for one machine',

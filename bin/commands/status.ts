@@ -13,7 +13,16 @@ export const status: CommandRow = {
   text: `Reads the vault only: it works from anywhere the vault can be reached, and asks no server.
 A node's figures are its own last report, with its age.`,
   options: [],
-  settings: ['vault', 'cluster', 'vaultTimeout', 'awsRegion', 'awsProfile', 'awsEndpoint'],
+  settings: [
+    'vault',
+    'cluster',
+    'pgdata',
+    'stateDir',
+    'vaultTimeout',
+    'awsRegion',
+    'awsProfile',
+    'awsEndpoint',
+  ],
   examples: [
     { says: 'a table', line: 'walvault status --vault file:///srv/vault --cluster main' },
     { says: 'one value, in a script', line: 'walvault status --json | jq -r .primary' },
@@ -25,7 +34,7 @@ A node's figures are its own last report, with its age.`,
     if (seen.backups.every(({ state }) => state !== 'complete'))
       context.next({
         says: 'no backup is complete, and a standby begins with one: on the primary',
-        line: context.command('backup', ['vault', 'cluster']),
+        line: `${context.command('backup', ['vault', 'cluster']).join(' ')} --pgdata $P --node ${seen.primary ?? 'NODE'}`,
       });
   },
 };

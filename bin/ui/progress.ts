@@ -50,16 +50,20 @@ export function byteProgress(
     },
     Presets.shades_classic,
   );
-  bar.start(0, 0);
+  let shown = false;
   return {
     update(bytes, total) {
       done = bytes;
+      // drawn from the first bytes on: messages of what comes before would be overwritten
+      if (!shown) bar.start(0, 0);
+      shown = true;
       // PostgreSQL's estimate may be passed while the server grows: a bar over 100 % would be drawn broken
       if (total !== undefined) bar.setTotal(Math.max(total, bytes));
       bar.update(bytes);
     },
     finish(words) {
-      bar.stop();
+      if (shown) bar.stop();
+      shown = false;
       say(words);
     },
   };

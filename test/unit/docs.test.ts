@@ -1,0 +1,43 @@
+/** The pages agree with the program: what is generated is current, what they name exists. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { COMMANDS } from '../../bin/command-list.ts';
+import { programRoot } from '../../bin/program-root.ts';
+import { REFERENCE_FILE, referencePage } from '../../bin/reference.ts';
+import { envOf, flagOf, SETTING_NAMES } from '../../core/settings/settings.ts';
+
+const root = programRoot(import.meta.dirname);
+const pages = ['README.md', ...readdirSync(path.join(root, 'docs')).map((name) => `docs/${name}`)].filter(
+  (name) => name.endsWith('.md'),
+);
+const read = (page: string) => readFileSync(path.join(root, page), 'utf8');
+
+test('docs/reference.md is what the tables say: run `npm run docs` where this fails', () => {
+  expect(readFileSync(REFERENCE_FILE, 'utf8')).toBe(referencePage());
+});
+
+test.each(pages)('%s links only to files that exist', (page) => {
+  const links = [...read(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map((match) => match[1] ?? '');
+  for (const link of links)
+    expect([link, existsSync(path.join(root, path.dirname(page), link))]).toEqual([link, true]);
+});
+
+test.each(pages)('%s names only commands, flags and variables that exist', (page) => {
+  const text = read(page);
+  const known = new Set(COMMANDS.flatMap(({ path: words }) => [words, words.split(' ')[0] ?? '']));
+  for (const name of ['help', 'COMMAND', '<command>']) known.add(name);
+  for (const [, words = ''] of text.matchAll(/(?:^|[`$ ])walvault ([a-z]+(?: [a-z]+)?)(?= --| <|`)/gm))
+    expect([words, known.has(words) || known.has(words.split(' ')[0] ?? '')]).toEqual([words, true]);
+  const variables = new Set(['WALVAULT_JSON', 'WALVAULT_DEBUG', ...SETTING_NAMES.map(envOf)]);
+  for (const [variable] of text.matchAll(/WALVAULT_[A-Z_]+/g)) expect(variables).toContain(variable);
+  const flags = new Set<string>(SETTING_NAMES.map(flagOf));
+  for (const { options } of COMMANDS)
+    for (const option of options) for (const [flag] of option.flags.matchAll(/--[a-z-]+/g)) flags.add(flag);
+  for (const line of text.split('\n').filter((each) => /walvault [a-z]/.test(each)))
+    for (const [, flag = ''] of line.replace(/.*?walvault /, '').matchAll(/ (--[a-z][a-z-]+)/g))
+      expect([
+        flag,
+        flags.has(flag) ||
+          ['--json', '--debug', '--config', '--show-settings', '--help', '--version'].includes(flag),
+      ]).toEqual([flag, true]);
+});
