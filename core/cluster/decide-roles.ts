@@ -249,6 +249,8 @@ function openHead(head: Head, request: OpenRequest, fork: Lsn, promotion: Promot
   };
 }
 
+const leastLsn = (lsns: Lsn[]): Lsn => lsns.reduce((least, lsn) => (lsn < least ? lsn : least));
+
 /** The history a node brings must tell the same story as the vault up to its own fork. */
 function checkAncestors(
   ancestors: HistoryEntry[],
@@ -256,14 +258,15 @@ function checkAncestors(
 ): { do: 'agree'; parent: number; fork: Lsn } | Refused {
   const last = ancestors.at(-1);
   if (last === undefined) return refuse('fenced', `the history file names no parent timeline`);
+  const fork = last.forkLsn;
   for (const [index, entry] of ancestors.entries()) {
     const known = lineage[index];
-    const isParent = index === ancestors.length - 1;
-    const agrees =
+    // Forks need not ascend (a recovery along timeline 2 that stopped before the fork of 2): what counts is the stretch that is left.
+    const ends = leastLsn(ancestors.slice(index).map(({ forkLsn }) => forkLsn));
+    const stretchAgrees =
       known !== undefined &&
-      known.timeline === entry.timeline &&
-      (isParent ? known.ends === null || entry.forkLsn <= known.ends : known.ends === entry.forkLsn);
-    if (!agrees) {
+      (known.ends === null ? index === ancestors.length - 1 : ends === leastLsn([known.ends, fork]));
+    if (known?.timeline !== entry.timeline || !stretchAgrees) {
       return refuse(
         'fenced',
         `its history (timeline ${entry.timeline} left at ${formatLsn(entry.forkLsn)}) is not that of the vault`,
@@ -271,7 +274,7 @@ function checkAncestors(
       );
     }
   }
-  return { do: 'agree', parent: last.timeline, fork: last.forkLsn };
+  return { do: 'agree', parent: last.timeline, fork };
 }
 
 export type ClaimRequest = OpenRequest & { id: string; at: string; supersede?: number };

@@ -173,6 +173,21 @@ describe('open', () => {
     });
   });
 
+  test('takes a history whose forks do not ascend, as PostgreSQL writes it for a recovery that stopped before a fork', () => {
+    const ancestors = [
+      { timeline: 1, forkLsn: 0x500_0000n },
+      { timeline: 2, forkLsn: 0x400_0000n },
+    ];
+    const fast = sealed({ mode: 'fast', timeline: 2, lsn: '0/4000000', reserved: 3 });
+    const behind = head({ timeline: 2, lastTimeline: 3, promotion: fast });
+    const onTwo = lineageOf(2, '1\t0/5000000\tx\n');
+    expect(decideOpen(triggered, behind, onTwo, { ...request, timeline: 3, ancestors }, size)).toMatchObject({
+      do: 'open',
+      parent: 2,
+      fork: 0x400_0000n,
+    });
+  });
+
   test('is done once', () => {
     const open = head({ timeline: 2, lastTimeline: 2, promotion: sealed({ state: 'open' }) });
     expect(decideOpen(triggered, open, lineageOf(2, '1\t0/5000000\tx\n'), request, size)).toEqual({
