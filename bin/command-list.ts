@@ -4,8 +4,9 @@ import { backup } from './commands/backup.ts';
 import { backups } from './commands/backups.ts';
 import { claim } from './commands/claim.ts';
 import { demo } from './commands/demo.ts';
+import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
 import { status } from './commands/status.ts';
 import { trigger } from './commands/trigger.ts';
 
-export const COMMANDS: readonly CommandRow[] = [init, backup, backups, trigger, status, claim, demo];
+export const COMMANDS: readonly CommandRow[] = [init, backup, backups, trigger, status, claim, guard, demo];

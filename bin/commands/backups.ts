@@ -1,7 +1,5 @@
 /** `walvault backups`: the base backups of a cluster, newest first. */
-import type { BackupRow } from '../../core/cluster/facts.ts';
-import { after } from '../../core/vault/manifest.ts';
-import type { Cluster } from '../../core/work/cluster.ts';
+import { listBackups } from '../../core/work/restore-backup.ts';
 import { formatAge, formatBytes } from '../ui/format.ts';
 import { table } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
@@ -30,7 +28,7 @@ be restored. running: under way, or broken off without a word. failed: ended wit
   ],
   async run(context) {
     const cluster = await context.cluster();
-    const found = await listBackups(cluster);
+    const found = (await listBackups(cluster)).reverse();
     const nowMs = Date.now();
     context.answer(found, () =>
       found.length === 0
@@ -69,11 +67,3 @@ be restored. running: under way, or broken off without a word. failed: ended wit
       });
   },
 };
-
-/** Newest first. */
-async function listBackups(cluster: Cluster): Promise<BackupRow[]> {
-  const rows: BackupRow[] = [];
-  const range = { pk: cluster.partition, from: 'backup#', to: after('backup#'), descending: true };
-  for await (const row of cluster.vault.manifest.query(range)) rows.push(row as unknown as BackupRow);
-  return rows.sort((one, other) => (one.startedAt < other.startedAt ? 1 : -1));
-}

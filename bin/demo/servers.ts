@@ -2,7 +2,7 @@
  * The demo's two servers, each with a directory and a port of its own below one scratch directory, and their end: whatever happened
  * before, no process of theirs is left.
  */
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findOwnBinDir, freePorts, initDatabase } from '../../core/postgres/new-server.ts';
@@ -64,6 +64,15 @@ export class DemoServers {
 
   async start(server: DemoServer): Promise<void> {
     await startServer(server.pgdata, { binDir: this.binDir, logFile: server.logFile });
+  }
+
+  /** Ends it at once, its agent too, and removes its directories. */
+  async remove(server: DemoServer): Promise<void> {
+    await stopServer(server.pgdata, 'immediate');
+    await this.#endAgent(server, 0);
+    const state = stateDirOf(server.pgdata);
+    for (const folder of [server.pgdata, state])
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
 
   async connect(server: DemoServer): Promise<SqlClient> {

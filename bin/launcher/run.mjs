@@ -24,7 +24,7 @@ import { install, postgresFolder } from './install.mjs';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
 
-/** A run of jest over `tests` (patterns of paths); the tests read `env`; more, `needs`: what is installed for them first. */
+/** A run of jest over `tests` (patterns of paths); the tests read `env`; `needs` is installed first. */
 const jest = (tests, { env, needs = [] } = {}) => ({
   run: ['node_modules/jest/bin/jest.js'],
   tests,
@@ -54,7 +54,8 @@ const COMMANDS = {
     env: { WALVAULT_TEST_PAIRS: everyPair },
     needs: ['postgres', 'installMinistack'],
   }),
-  docs: { run: ['bin/launcher/docs.mjs'], needs: [] },
+  bench: { run: ['bench/run.ts'], needs: [] },
+  docs: { run: ['bin/reference.ts'], needs: [], writesCheckout: true },
 };
 
 async function main() {
@@ -67,7 +68,7 @@ async function main() {
   if (Number(process.versions.node.split('.')[0]) < 20)
     throw new Error(`Node 20 or newer is needed; this is ${process.version}`);
 
-  const user = isRoot() ? chooseUser() : undefined;
+  const user = isRoot() && !command.writesCheckout ? chooseUser() : undefined;
   install(root);
   await import(pathToFileURL(path.join(root, 'bin/launcher/build.mjs')).href);
   if (command.needs.includes('postgres')) install(postgresFolder);
