@@ -1,5 +1,4 @@
 import { FAILURES } from '../../../core/errors.ts';
-import { failuresReference, settingsReference } from '../../../core/settings/reference.ts';
 import {
   envOf,
   flagOf,
@@ -56,15 +55,3 @@ test('no setting is a secret', () => {
   for (const setting of SETTING_NAMES) expect(setting).not.toMatch(/secret|password|token|accessKey/i);
 });
 
-test('the reference names every setting and every failure', () => {
-  const settings = settingsReference();
-  for (const setting of SETTING_NAMES) {
-    for (const text of [`### ${keyOf(setting)}\n`, `\`${envOf(setting)}\``, `\`${flagOf(setting)} `]) {
-      expect(settings).toContain(text);
-    }
-  }
-  const failures = failuresReference();
-  for (const [name, { exit, means }] of Object.entries(FAILURES)) {
-    expect(failures).toMatch(new RegExp(`^\\| \`${name}\` +\\| ${exit} +\\|.*${means} *\\|$`, 'm'));
-  }
-});
