@@ -37,6 +37,8 @@ export type SiteOptions = {
   pathPiece?: string;
   linkedWal?: boolean;
   settings?: Record<string, string>;
+  /** Settings of walvault, as variables of the person: WALVAULT_… */
+  walvault?: Record<string, string>;
 };
 
 const sites = new Set<TestSite>();
@@ -86,6 +88,7 @@ export class TestSite {
       PGDATABASE: 'postgres',
       WALVAULT_VAULT: this.vault.url,
       WALVAULT_CLUSTER: this.cluster,
+      ...this.options.walvault,
     };
   }
 

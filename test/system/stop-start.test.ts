@@ -1,0 +1,71 @@
+/**
+ * A standby stopped, or killed, at any moment and started again: it never promotes, and goes on where it was.
+ *
+ * @jest-environment ./test/harness/system-environment.cjs
+ */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { onePair } from '../harness/pairs.ts';
+import type { TestServer } from '../harness/postgres.ts';
+import { waitFor } from '../harness/scratch.ts';
+import { TestSite } from '../harness/site.ts';
+import { missingRows, SteadyWriter } from '../harness/writer.ts';
+
+jest.setTimeout(240_000);
+
+const pair = onePair(0);
+
+describe(`stop and start of a standby on ${pair.title}`, () => {
+  let site: TestSite;
+  let db1: TestServer, db2: TestServer;
+  let writer: SteadyWriter;
+  let switching: NodeJS.Timeout;
+
+  beforeAll(async () => {
+    site = await TestSite.open({ pair, segmentSizeMiB: 1 });
+    db1 = await site.makePrimary('db1');
+    await site.backup();
+    db2 = await site.addStandby('db2');
+    writer = await SteadyWriter.start(db1);
+    switching = setInterval(() => void db1.query('SELECT pg_switch_wal()').catch(() => {}), 300);
+  });
+  afterAll(async () => {
+    clearInterval(switching);
+    await writer.stop();
+    await site.close();
+  });
+
+  test.each(['fast', 'fast', 'fast', 'immediate', 'kill -9', 'fast'] as const)(
+    'after a stop (%s) it is a standby that goes on',
+    async (how) => {
+      const moment = Math.round(Math.random() * 1500);
+      await new Promise((resolve) => setTimeout(resolve, moment));
+      const begun = performance.now();
+      if (how === 'kill -9') await db2.kill9();
+      else await db2.stop(how);
+      expect(performance.now() - begun).toBeLessThan(10_000);
+      expect(existsSync(path.join(db2.pgdata, 'standby.signal'))).toBe(true);
+      await db2.start();
+      expect(await db2.value('SELECT pg_is_in_recovery()')).toBe(true);
+      const written = writer.acknowledged.at(-1)!.id;
+      await site.caughtUp('db2');
+      expect(await missingRows(db2, written)).toBe(0);
+      expect(existsSync(path.join(db2.pgdata, 'pg_wal/00000002.history'))).toBe(false);
+    },
+  );
+
+  test('a stop of the primary ends its agent, and a start of it brings archiving back', async () => {
+    await writer.stop();
+    await db1.stop('fast');
+    await waitFor('the end of the agent', 30_000, () => site.agentPids('db1').length === 0);
+    await db1.start();
+    await db1.query('CREATE TABLE after_the_start (x int)');
+    await site.caughtUp('db2');
+    expect(await db2.value(`SELECT to_regclass('after_the_start')`)).not.toBeNull();
+  });
+
+  test('a stop of the standby ends its agent', async () => {
+    await db2.stop('fast');
+    await waitFor('the end of the agent', 30_000, () => site.agentPids('db2').length === 0);
+  });
+});
