@@ -1,0 +1,450 @@
+/**
+ * The agent: one long-lived process per server. On a primary it pushes ahead, on a standby it follows, prefetches and promotes. Which of
+ * the two it does follows from the server itself: signal files and pg_control.
+ *
+ * Correctness never depends on it: a hook that finds none does its one file by itself.
+ */
+import fs from 'node:fs';
+import type net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VaultError } from '../errors.ts';
+import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
+import { recoveryMode } from '../postgres/signal-files.ts';
+import { stopServer } from '../postgres/server.ts';
+import { historyName } from '../wal/name.ts';
+import { answerOf, buildId, listenForRequests, type AgentAnswer, type AgentRequest } from './agent-socket.ts';
+import { putEvent, readHead } from './cluster.ts';
+import { Follower } from './follow.ts';
+import { guardPromotion } from './guard.ts';
+import { inWords, isPassing, Journal, openNode, type NodeContext } from './node-context.ts';
+import { takeNodeLock } from './node-lock.ts';
+import {
+  readRestartPoint,
+  readSeal,
+  readServed,
+  replaceDurably,
+  statePaths,
+  type Seal,
+} from './node-state.ts';
+import { heartbeat, type NodeReport } from './heartbeat.ts';
+import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
+import { Pusher } from './push.ts';
+import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
+import { Spool } from './spool.ts';
+
+/** How long the server may be gone before its agent ends, in ms; hooks start it while the postmaster is still coming up. */
+const GONE_MS = 3000;
+const FIRST_GONE_MS = 15_000;
+
+type Role = 'push' | 'follow';
+
+/**
+ * Runs until the server is gone, another version takes over, or the lock is another's (then at once, quietly).
+ *
+ * @param stateDir  absolute; the process works in it from here on
+ * @param version  of the program, for the node's row
+ */
+export async function runAgent(stateDir: string, version: string): Promise<void> {
+  process.chdir(stateDir);
+  const lock = await takeNodeLock(statePaths('.').lock, 5000);
+  if (lock === undefined) return;
+  const agent = new Agent(openNode(stateDir), version);
+  try {
+    await agent.run();
+  } finally {
+    lock.release();
+  }
+}
+
+class Agent {
+  readonly #context: NodeContext;
+  readonly #journal: Journal;
+  readonly #version: string;
+  readonly #build = buildId();
+  readonly #startedAt = new Date();
+  readonly #pusher: Pusher;
+  readonly #spool: Spool;
+  readonly #follower: Follower;
+  readonly #promoter: Promoter;
+  #role: Role = 'follow';
+  #finish = false;
+  #switchDue = false;
+  #trouble: string | null = null;
+  #opening: Promise<OpenOutcome> | undefined;
+  #lookedAt = 0;
+  #wake: (() => void) | undefined;
+
+  constructor(context: NodeContext, version: string) {
+    this.#context = context;
+    this.#version = version;
+    this.#journal = new Journal(context.paths);
+    this.#spool = new Spool(context.paths);
+    this.#pusher = new Pusher(context, this.#journal);
+    this.#follower = new Follower(context, this.#journal, this.#spool);
+    this.#promoter = new Promoter(context, this.#journal, this.#spool, this.#follower);
+  }
+
+  async run(): Promise<void> {
+    const server = await listenForRequests((request) => this.#handle(request));
+    const about = { pid: process.pid, version: this.#version, startedAt: this.#startedAt.toISOString() };
+    replaceDurably(this.#context.paths.agent, `${JSON.stringify(about)}\n`);
+    this.#journal.state(
+      'agent',
+      `agent ${process.pid} of ${this.#context.node} (walvault ${this.#version}) for ${this.#context.pgdata}`,
+    );
+    process.on('SIGTERM', () => this.#end());
+    process.on('SIGINT', () => this.#end());
+    await this.#guard();
+    const watcher = this.#watch();
+    const beats = this.#beat();
+    try {
+      await this.#loop();
+    } finally {
+      this.#finish = true;
+      watcher?.close();
+      await this.#leave(server);
+      await Promise.race([beats, sleep(500)]);
+      this.#journal.state('agent', `agent ${process.pid} ends`);
+    }
+  }
+
+  #end(): void {
+    this.#finish = true;
+    this.#wake?.();
+  }
+
+  async #leave(server: net.Server): Promise<void> {
+    server.close();
+    fs.rmSync(this.#context.paths.socket, { force: true });
+    await this.#pusher.stop();
+    this.#follower.words.clear(); // nobody refills them now: better asked than told what may no longer be true
+    await Promise.race([this.#context.close(), sleep(1000)]);
+  }
+
+  /** Before a start: where systemd starts the agent ahead of the server. */
+  async #guard(): Promise<void> {
+    if ((await runningServer(this.#context.pgdata)) !== undefined) return;
+    const done = await guardPromotion(this.#context.pgdata, this.#context.stateDir).catch(() => undefined);
+    if (done?.repaired === true) this.#journal.state('guard', `half-done promotion undone: ${done.why}`);
+  }
+
+  /** A new .ready file wakes the loop; the poll finds what the watch misses. */
+  #watch(): fs.FSWatcher | undefined {
+    try {
+      const watcher = fs.watch(
+        `${this.#context.pgdata}/pg_wal/archive_status`,
+        { persistent: false },
+        (_, name) => {
+          if (this.#role === 'push' && name?.endsWith('.ready') === true) this.#wake?.();
+        },
+      );
+      watcher.on('error', () => watcher.close());
+      return watcher;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async #loop(): Promise<void> {
+    let gone = Date.now();
+    let limit = FIRST_GONE_MS;
+    while (!this.#finish) {
+      if (Date.now() - this.#lookedAt > 500) {
+        this.#lookedAt = Date.now();
+        if ((await runningServer(this.#context.pgdata).catch(() => undefined)) !== undefined)
+          [gone, limit] = [Date.now(), GONE_MS];
+        else if (Date.now() - gone > limit) return;
+        await this.#look();
+      }
+      const started = Date.now();
+      try {
+        if (this.#role === 'push') await this.#push();
+        else await this.#follow();
+      } catch (error) {
+        this.#journal.state('vault', inWords(error));
+      }
+      const interval = this.#role === 'push' ? 1000 : this.#follower.interval;
+      await this.#rest(Math.max(5, interval - (Date.now() - started)));
+    }
+  }
+
+  async #rest(ms: number): Promise<void> {
+    const over = new AbortController();
+    this.#wake = () => over.abort();
+    await sleep(ms, undefined, { signal: over.signal }).catch(() => {});
+    this.#wake = undefined;
+  }
+
+  async #look(): Promise<void> {
+    const { pgdata } = this.#context;
+    try {
+      const mode = await recoveryMode(pgdata);
+      const { state } = await readControlFile(pgdata);
+      const role: Role = mode !== 'none' || state === 5 || state === 2 ? 'follow' : 'push';
+      if (role === this.#role) return;
+      this.#role = role;
+      if (role === 'push') this.#follower.words.clear();
+      this.#follower.forget();
+    } catch {
+      // pg_control half written, or the disk gone: as it was
+    }
+  }
+
+  async #push(): Promise<void> {
+    const seal = readSeal(this.#context.paths);
+    if (seal !== undefined) await this.#openLate(seal);
+    await this.#pusher.scan(this.#pusher.waiting === 0);
+    if (this.#switchDue) await this.#switch();
+  }
+
+  /** `recovered` did not get through: the server is open, the vault has not been told. */
+  async #openLate(seal: Seal): Promise<void> {
+    if (!(await hasTaken(this.#context.pgdata, seal.reserved))) {
+      this.#trouble = `opened another timeline than ${seal.reserved}, which was reserved for it: run 'walvault claim' here if it shall be the primary`;
+      this.#journal.state('promotion', this.#trouble);
+      return;
+    }
+    const outcome = await this.#open(0);
+    if (outcome.done === 'gate') {
+      this.#trouble = `open, but ${outcome.why}`;
+      this.#journal.state('promotion', this.#trouble);
+      if (this.#context.settings.onFenced === 'stop') await stopServer(this.#context.pgdata, 'fast');
+    } else if (outcome.done === 'unconfirmed')
+      this.#trouble = `opened without the vault's word: ${outcome.why}`;
+  }
+
+  /** Followers get the new timeline's first segment at once, not when it is full. */
+  async #switch(): Promise<void> {
+    const rows = await askServer<{ recovering: boolean }>(
+      this.#context,
+      'select pg_is_in_recovery() as recovering',
+    ).catch(() => []);
+    if (rows[0]?.recovering !== false) {
+      setTimeout(() => this.#wake?.(), 50);
+      return;
+    }
+    await askServer(this.#context, 'select pg_switch_wal()');
+    this.#switchDue = false;
+  }
+
+  async #follow(): Promise<void> {
+    const seal = readSeal(this.#context.paths);
+    if (seal !== undefined && (await this.#stillSealed(seal))) return this.#promoter.pursue(seal);
+    const branch = await this.#follower.poll();
+    await this.#promoter.step(branch);
+  }
+
+  /** A seal of an epoch that is over must not be pursued: another node was named since. */
+  async #stillSealed(seal: Seal): Promise<boolean> {
+    try {
+      const head = await readHead(await this.#context.cluster());
+      if (head.promotion?.id === seal.id && head.promotion.state === 'sealed') return true;
+      if (head.promotion?.id === seal.id && head.promotion.state === 'open') return true;
+      this.#journal.state(
+        'promotion',
+        `the seal of epoch ${seal.epoch} is over: the vault is at epoch ${head.epoch}`,
+      );
+      // PostgreSQL may be promoting just now: the gate decides then. A standby that was not yet asked follows on.
+      if (
+        (await recoveryMode(this.#context.pgdata)) !== 'standby' ||
+        fs.existsSync(`${this.#context.pgdata}/promote`)
+      )
+        return true;
+      fs.rmSync(this.#context.paths.seal, { force: true });
+      return false;
+    } catch {
+      return true; // silence ends nothing
+    }
+  }
+
+  #open(limitMs: number): Promise<OpenOutcome> {
+    this.#opening ??= openSealed(this.#context, this.#journal, limitMs).finally(() => {
+      this.#opening = undefined;
+    });
+    return this.#opening.then((outcome) => {
+      if (outcome.done === 'opened') {
+        this.#switchDue = true;
+        this.#trouble = null;
+        this.#lookedAt = 0;
+        this.#wake?.();
+      }
+      return outcome;
+    });
+  }
+
+  async #handle(request: AgentRequest & { build: string | null }): Promise<AgentAnswer> {
+    if (request.build !== null && request.build !== this.#build) {
+      this.#journal.state('agent', 'another version is installed: this agent ends');
+      this.#end();
+      return { ok: false, code: 'version', message: `the agent is of another version (${this.#version})` };
+    }
+    try {
+      switch (request.op) {
+        case 'archive':
+          return await this.#archive(request.name, request.path);
+        case 'restore':
+          return await this.#restore(request);
+        case 'recovered':
+          return await this.#recovered();
+        case 'finish':
+          this.#end();
+          return { ok: true };
+        case 'status':
+          return {
+            ok: true,
+            status: {
+              role: this.#role,
+              node: this.#context.node,
+              pid: process.pid,
+              waiting: this.#pusher.waiting,
+            },
+          };
+      }
+    } catch (error) {
+      return answerOf(error);
+    }
+  }
+
+  async #archive(name: string, file: string): Promise<AgentAnswer> {
+    const seal = readSeal(this.#context.paths);
+    if (
+      seal !== undefined &&
+      name === historyName(seal.reserved) &&
+      (await hasTaken(this.#context.pgdata, seal.reserved))
+    ) {
+      await this.#open(this.#context.settings.archiveTimeout);
+    }
+    await this.#pusher.archive(name, file);
+    return { ok: true };
+  }
+
+  async #restore(request: AgentRequest & { op: 'restore' }): Promise<AgentAnswer> {
+    const { name } = request;
+    const seal = readSeal(this.#context.paths);
+    if (seal === undefined) {
+      const cluster = await Promise.race([this.#context.cluster().catch(() => undefined), sleep(0)]);
+      if (cluster) {
+        this.#follower.note(name, cluster);
+        this.#spool.open(cluster, (this.#follower.branch ?? (await this.#follower.read(cluster))).head.epoch);
+      } else this.#follower.asked.add(name);
+    }
+    const source: RestoreSource = {
+      view: async () => {
+        if (seal !== undefined) return sealedView(seal, seal.segmentSize);
+        const cluster = await this.#context.cluster();
+        const branch = await this.#follower.read(cluster);
+        const view = viewOf(cluster, branch, this.#context.node);
+        // The own fast trigger: nothing is given any more, until the seal says what may be.
+        const { promotion } = branch.head;
+        const frozen =
+          promotion?.node === this.#context.node && promotion.state !== 'open' && promotion.mode === 'fast';
+        if (view.held && request.mode === 'standby') this.#follower.hold(name);
+        return { ...view, held: view.held || frozen };
+      },
+      ready: (file) => this.#spool.has(file),
+      fetch: (cluster, row) => this.#spool.fetch(cluster, row),
+      put: (file, text) => this.#spool.put(file, text),
+    };
+    const answer = await answerRestore(this.#context, source, request);
+    if (answer === 'absent') return { ok: true, absent: true };
+    this.#promoter.lastGiven = name.length === 24 ? name : this.#promoter.lastGiven;
+    this.#wake?.();
+    // With a seal PostgreSQL asks for the same file up to four times; histories are asked for again and again.
+    return {
+      ok: true,
+      file: this.#spool.file(name),
+      how: seal !== undefined || name.endsWith('.history') ? 'copy' : 'rename',
+    };
+  }
+
+  async #recovered(): Promise<AgentAnswer> {
+    const limit = this.#context.settings.openMaxWait;
+    const late = sleep(limit).then((): OpenOutcome => ({
+      done: 'unconfirmed',
+      why: `the vault did not answer for ${limit / 1000} s`,
+    }));
+    const outcome = await Promise.race([this.#open(limit), late]);
+    if (outcome.done === 'gate') {
+      await closeGate(this.#context, outcome.why);
+      return { ok: false, code: 'fenced', message: `this server must not open: ${outcome.why}`, gate: true };
+    }
+    if (outcome.done !== 'unconfirmed') return { ok: true };
+    this.#trouble = `opened without the vault's word: ${outcome.why}`;
+    return { ok: true, note: `opening unconfirmed: ${outcome.why}` };
+  }
+
+  /** What the node says of itself, at each interval; a primary's nonce goes with it. */
+  async #beat(): Promise<void> {
+    while (!this.#finish) {
+      try {
+        await this.#reportOnce();
+        this.#journal.state('heartbeat', 'heartbeats are taken');
+      } catch (error) {
+        this.#journal.state('heartbeat', `heartbeat: ${inWords(error)}`);
+      }
+      for (let left = this.#context.settings.heartbeatInterval; left > 0 && !this.#finish; left -= 100)
+        await sleep(Math.min(100, left));
+    }
+  }
+
+  async #reportOnce(): Promise<void> {
+    const cluster = await this.#context.cluster();
+    const report = await this.#report();
+    if (this.#role === 'follow') return heartbeat(cluster, report);
+    try {
+      await heartbeat(cluster, report, this.#context.seat);
+      this.#trouble = null;
+    } catch (error) {
+      if (isPassing(error) || !(error instanceof VaultError)) throw error;
+      const hint =
+        error.code === 'fenced'
+          ? `; if it was promoted by hand and shall be the primary, run 'walvault claim' here`
+          : '';
+      const trouble = `${error.message}${hint}`;
+      if (this.#trouble !== trouble)
+        await putEvent(cluster, {
+          kind: error.code,
+          node: this.#context.node,
+          epoch: 0,
+          text: error.message,
+        });
+      this.#trouble = trouble;
+      await heartbeat(cluster, { ...report, role: 'unknown', trouble });
+      throw error;
+    }
+  }
+
+  async #report(): Promise<NodeReport> {
+    const { node: name, pgdata, seat, paths } = this.#context;
+    const control = await readControlFile(pgdata);
+    const recovered = !control.backupEndRequired && control.backupStartLsn === 0n;
+    const common = {
+      name,
+      place: seat.place,
+      walvaultVersion: this.#version,
+      postgresVersion: String(control.majorVersion),
+      trouble: this.#trouble,
+    };
+    if (this.#role === 'push') {
+      const lastArchived = this.#pusher.lastArchived;
+      return {
+        ...common,
+        role: 'primary',
+        consistent: true,
+        ...(lastArchived === null ? {} : { lastArchived }),
+      };
+    }
+    const replay = await askServer<{ lsn: string | null }>(
+      this.#context,
+      'select pg_last_wal_replay_lsn()::text as lsn',
+    ).catch(() => []);
+    return {
+      ...common,
+      role: 'standby',
+      consistent: recovered && (control.state === 5 || control.state === 2),
+      lastRestored: readServed(paths) ?? null,
+      restartPoint: readRestartPoint(paths) ?? null,
+      ...(replay[0]?.lsn ? { lastReplayedLsn: replay[0].lsn } : {}),
+    };
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * A hook without an agent: the one file, by itself, correctly. Archiving and opening take the node's lock, so that they never run beside
+ * an agent that merely did not answer; restoring only reads the vault and needs none.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { VaultError } from '../errors.ts';
+import type { RestoreRequest } from '../cluster/decide-restore.ts';
+import { historyName } from '../wal/name.ts';
+import { readBranch } from './branch.ts';
+import { commitFiles } from './commit.ts';
+import { crashPoint } from './crash-points.ts';
+import { openNode, type NodeContext } from './node-context.ts';
+import { takeNodeLock } from './node-lock.ts';
+import { readSeal, readText } from './node-state.ts';
+import { closeGate, hasTaken, openSealed } from './promote.ts';
+import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
+import { fetchFile, storeFile } from './store-file.ts';
+
+/** @throws VaultError busy (an agent holds the lock and does not answer) and everything that archiving may say */
+export async function archiveAlone(stateDir: string, name: string, file: string): Promise<void> {
+  await withNode(stateDir, { lock: true }, async (context) => {
+    const seal = readSeal(context.paths);
+    if (
+      seal !== undefined &&
+      name === historyName(seal.reserved) &&
+      (await hasTaken(context.pgdata, seal.reserved))
+    ) {
+      await openSealed(context, undefined, context.settings.archiveTimeout);
+    }
+    const bytes = await fs.promises.readFile(file).catch((cause: Error) => {
+      throw new VaultError('pgdata', `cannot read ${file}: ${cause.message}`, { cause });
+    });
+    const cluster = await context.cluster();
+    const epoch = context.seat.store.read()?.epoch ?? 0;
+    const stored = await storeFile(
+      cluster,
+      { node: context.node, epoch },
+      { name, bytes },
+      context.settings.zstdLevel,
+    );
+    if (stored !== 'same') await commitFiles(cluster, context.seat, [stored]);
+    crashPoint('alone-committed');
+  });
+}
+
+/** @returns true: it lies at `target`; false: absent. @throws VaultError */
+export async function restoreAlone(
+  stateDir: string,
+  request: RestoreRequest & { name: string; own: boolean },
+  target: string,
+): Promise<boolean> {
+  return withNode(stateDir, { lock: false }, async (context) => {
+    const seal = request.own ? readSeal(context.paths) : undefined;
+    const spooled = path.join(context.paths.now, request.name);
+    const source: RestoreSource = {
+      async view() {
+        if (seal !== undefined) return sealedView(seal, seal.segmentSize);
+        const cluster = await context.cluster();
+        const branch = await readBranch(cluster, context.histories);
+        const view = viewOf(cluster, branch, context.node);
+        const { promotion } = branch.head;
+        const frozen =
+          promotion?.node === context.node && promotion.state !== 'open' && promotion.mode === 'fast';
+        return { ...view, held: view.held || (request.own && frozen) };
+      },
+      ready(name) {
+        if (seal === undefined || readText(spooled) === undefined) return false;
+        fs.copyFileSync(path.join(context.paths.now, name), target);
+        return true;
+      },
+      async fetch(cluster, row) {
+        fs.writeFileSync(target, await fetchFile(cluster, row), { mode: 0o600 });
+      },
+      async put(_, text) {
+        fs.writeFileSync(target, text, { mode: 0o600 });
+      },
+    };
+    return (await answerRestore(context, source, request)) === 'served';
+  });
+}
+
+/** The gate said no. */
+export class GateClosed extends Error {
+  readonly gate = true;
+}
+
+/** @returns what is to be said in the server's log, if anything. @throws GateClosed  standby.signal is written */
+export async function recoveredAlone(stateDir: string): Promise<string | undefined> {
+  return withNode(stateDir, { lock: true }, async (context) => {
+    const outcome = await openSealed(context, undefined, context.settings.openMaxWait);
+    if (outcome.done === 'gate') {
+      await closeGate(context, outcome.why);
+      throw new GateClosed(`this server must not open: ${outcome.why}`);
+    }
+    return outcome.done === 'unconfirmed' ? `opening unconfirmed: ${outcome.why}` : undefined;
+  });
+}
+
+async function withNode<T>(
+  stateDir: string,
+  need: { lock: boolean },
+  work: (context: NodeContext) => Promise<T>,
+): Promise<T> {
+  process.chdir(stateDir);
+  const context = openNode(stateDir);
+  const lock = need.lock ? await takeNodeLock(context.paths.lock, 2000) : undefined;
+  if (need.lock && lock === undefined) {
+    throw new VaultError(
+      'busy',
+      `the agent of this server holds ${path.join(stateDir, 'agent.lock')} and does not answer`,
+      {
+        hint: 'look into agent.log in the state directory; kill -9 of the agent loses nothing',
+      },
+    );
+  }
+  try {
+    return await work(context);
+  } finally {
+    await context.close();
+    lock?.release();
+  }
+}

@@ -1,0 +1,39 @@
+/**
+ * The places at which a process may die with consequences: between two steps that both leave something behind. One list, so that a
+ * test kills at each of them in turn and then shows that nothing is lost and nothing is claimed that is not.
+ *
+ * `crashPoint('name')` is free unless WALVAULT_CRASH_AT names it; then the process ends as by kill -9 (no handler, no flush).
+ */
+export const CRASH_POINTS = [
+  /** Push: the object is in the bucket, its row is not. */
+  'push-stored',
+  /** Push: the rows are in the manifest, no marker is written. */
+  'push-committed',
+  /** Push: markers are written, the hook has no answer. */
+  'push-marked',
+  /** Archive hook without an agent: committed, PostgreSQL was not told. */
+  'alone-committed',
+  /** Follow: a segment is verified and flushed beside its place in the spool. */
+  'follow-fetched',
+  /** Promotion: the trigger was seen, nothing is sealed. */
+  'promote-triggered',
+  /** Promotion: the seal is in the vault, not in the state directory. */
+  'promote-sealed',
+  /** Promotion: the last segment and the histories lie in the spool, the seal is not written here. */
+  'promote-spooled',
+  /** Promotion: the seal is written here, PostgreSQL was not asked to promote. */
+  'promote-seal-written',
+  /** Promotion: PostgreSQL was asked to promote. */
+  'promote-signalled',
+  /** `recovered`: PostgreSQL has taken its timeline, the vault has not been told. */
+  'open-asked',
+  /** `recovered`: the vault has opened, the seal still lies here. */
+  'open-committed',
+] as const;
+
+export type CrashPoint = (typeof CRASH_POINTS)[number];
+
+/** Dies here by SIGKILL when WALVAULT_CRASH_AT names this point. */
+export function crashPoint(point: CrashPoint): void {
+  if (process.env.WALVAULT_CRASH_AT === point) process.kill(process.pid, 'SIGKILL');
+}

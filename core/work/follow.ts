@@ -1,0 +1,192 @@
+/**
+ * Following: on a standby the agent reads head at each poll, fetches the next segments ahead of PostgreSQL, and keeps the "not yet" words
+ * of just the two names that PostgreSQL asks for when it has everything.
+ *
+ * It is pulled by what PostgreSQL asked for or was served last, never by a position of its own. A word is given only after a read of
+ * head said so, and is gone with the poll that says otherwise.
+ */
+import { segmentsFrom } from '../wal/lineage.ts';
+import { historyName, isSegmentName, parseWalName, segmentEnd, segmentStart } from '../wal/name.ts';
+import { parseLsn, type Lsn } from '../wal/lsn.ts';
+import { placeOnBranch } from '../cluster/decide-restore.ts';
+import { keys, type Head, type WalRow } from '../cluster/facts.ts';
+import { readBranch, type Branch } from './branch.ts';
+import { readHead, type Cluster } from './cluster.ts';
+import { inWords, type Journal, type NodeContext } from './node-context.ts';
+import { readServed, WORD_COUNT, Words } from './node-state.ts';
+import { viewOf, type RestoreView } from './restore-request.ts';
+import type { Spool } from './spool.ts';
+
+/** After this long without any change of head the poll slows down to idlePollInterval, in ms. */
+const QUIET_MS = 5 * 60_000;
+/** Raw bytes being fetched at once. */
+const MEMORY = 256 * 1024 * 1024;
+/** While the own promotion waits to be sealed: a word that is told from one that a wrapper writes back late. */
+export const WATCHED_WORD = 1000;
+
+export class Follower {
+  readonly #context: NodeContext;
+  readonly #journal: Journal;
+  readonly #spool: Spool;
+  readonly words: Words;
+  #branch: Branch | undefined;
+  #changedAt = Date.now();
+  /** Where the next segment that PostgreSQL wants begins, as far as is known. */
+  #wanted: Lsn | undefined;
+  #servedSeen: string | undefined;
+  #lastAsked: string | undefined;
+  /** Names asked for while another node's promotion holds everybody: their words save the questions. */
+  #held = new Set<string>();
+  /** Asked for since this moment by PostgreSQL itself: what a smart promotion waits for. */
+  readonly asked = new Set<string>();
+
+  constructor(context: NodeContext, journal: Journal, spool: Spool) {
+    this.#context = context;
+    this.#journal = journal;
+    this.#spool = spool;
+    this.words = new Words(context.paths);
+  }
+
+  get branch(): Branch | undefined {
+    return this.#branch;
+  }
+
+  /** ms until the next poll. */
+  get interval(): number {
+    const { pollInterval, idlePollInterval } = this.#context.settings;
+    return Date.now() - this.#changedAt > QUIET_MS ? Math.max(pollInterval, idlePollInterval) : pollInterval;
+  }
+
+  /** PostgreSQL asked for this name (through the bundle). */
+  note(name: string, cluster: Cluster): void {
+    this.asked.add(name);
+    if (this.asked.size > 64) this.asked.delete(this.asked.values().next().value!);
+    if (!isSegmentName(name)) return;
+    this.#lastAsked = name;
+    try {
+      this.#wanted = segmentStart(name, cluster.segmentSize);
+    } catch {
+      // a name of another segment size: decideRestore refuses it
+    }
+  }
+
+  /** Answers "not yet" for this name while the promotion of another node lasts. */
+  hold(name: string): void {
+    this.#held.add(name);
+    if (this.#held.size > 8) this.#held.delete(this.#held.values().next().value!);
+  }
+
+  /** One read of head, and the branch where it changed. @throws VaultError unreachable … */
+  async read(cluster: Cluster): Promise<Branch> {
+    const head = await readHead(cluster);
+    const known = this.#branch;
+    if (known !== undefined && known.head.rev === head.rev) return known;
+    const same = known !== undefined && known.head.timeline === head.timeline;
+    if (known === undefined || !sameChain(known.head, head)) this.#changedAt = Date.now();
+    const next = same ? { ...known, head } : await readBranch(cluster, this.#context.histories, head);
+    // Two reads may overlap; an older answer must not take the place of a newer one.
+    if (this.#branch === undefined || next.head.rev >= this.#branch.head.rev) this.#branch = next;
+    return this.#branch;
+  }
+
+  /** One poll. @throws VaultError unreachable … (words run out by themselves meanwhile) */
+  async poll(): Promise<Branch> {
+    const cluster = await this.#context.cluster();
+    const branch = await this.read(cluster);
+    const { head } = branch;
+    const view = viewOf(cluster, branch, this.#context.node);
+    this.#spool.open(cluster, head.epoch);
+    this.#noteServed(cluster);
+    const mine = head.promotion?.state === 'triggered' && head.promotion.node === this.#context.node;
+    this.#setWords(cluster, branch, view, mine);
+    if (view.held || (mine && head.promotion?.mode === 'fast')) this.#spool.empty();
+    else this.#prefetch(cluster, branch, view);
+    this.#journal.state(
+      'follow',
+      `following ${cluster.vault.url}, timeline ${head.timeline}, epoch ${head.epoch}`,
+    );
+    return branch;
+  }
+
+  #noteServed(cluster: Cluster): void {
+    const served = readServed(this.#context.paths);
+    if (served === undefined || served === this.#servedSeen) return;
+    this.#servedSeen = served;
+    this.#wanted = segmentEnd(served, cluster.segmentSize);
+    this.#changedAt = Date.now();
+  }
+
+  /** The name after head, on the live branch; undefined where nothing was archived yet. */
+  nameAfterHead(cluster: Cluster, branch: Branch): string | undefined {
+    if (branch.head.lsn === null) return undefined;
+    return segmentsFrom(branch.lineage, parseLsn(branch.head.lsn), cluster.segmentSize).next().value;
+  }
+
+  #setWords(cluster: Cluster, branch: Branch, view: RestoreView, mine: boolean): void {
+    const counts = new Map<string, number>();
+    if (!view.held) this.#held.clear();
+    for (const name of this.#held) counts.set(name, WORD_COUNT);
+    const next = this.nameAfterHead(cluster, branch);
+    if (!view.held) {
+      if (next !== undefined) counts.set(next, mine ? WATCHED_WORD : WORD_COUNT);
+      counts.set(historyName(view.branch.nextTimeline), WORD_COUNT);
+    }
+    this.words.set(counts);
+  }
+
+  #prefetch(cluster: Cluster, branch: Branch, view: RestoreView): void {
+    if (this.#wanted === undefined) return;
+    const { prefetchCount, prefetchBytes, uploadParallel } = this.#context.settings;
+    const size = cluster.segmentSize;
+    const count = Math.max(1, Math.min(prefetchCount, Math.floor(prefetchBytes / size)));
+    const most = Math.max(1, Math.min(uploadParallel, Math.floor(MEMORY / (size * 2))));
+    const window: string[] = [];
+    for (const name of segmentsFrom(branch.lineage, this.#wanted, size)) {
+      if (window.length >= count || placeOnBranch(name, view.branch) !== 'due') break;
+      window.push(name);
+    }
+    for (const name of this.#spool.segments()) {
+      if (!window.includes(name) && name !== this.#lastAsked) this.#spool.remove(name);
+    }
+    for (const name of window) {
+      if (this.#spool.fetchingCount >= most) break;
+      if (this.#spool.has(name) || this.#spool.isFetching(name)) continue;
+      void this.#fetch(cluster, name);
+    }
+  }
+
+  async #fetch(cluster: Cluster, name: string): Promise<void> {
+    try {
+      const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+      if (row === undefined) return;
+      await this.#spool.fetch(cluster, row);
+      this.#journal.count('fetched');
+    } catch (error) {
+      this.#journal.state(
+        `fetch ${parseWalName(name)?.timeline}`,
+        `${name} cannot be fetched ahead: ${inWords(error)}`,
+      );
+    }
+  }
+
+  /** Has PostgreSQL asked for `name` since `watch()` began? By the bundle, or by the wrapper, which counts the word down. */
+  hasAsked(name: string): boolean {
+    const left = this.words.left(name);
+    return this.asked.has(name) || (left !== undefined && left < WATCHED_WORD && left > WORD_COUNT);
+  }
+
+  forget(): void {
+    this.asked.clear();
+    this.#branch = undefined;
+  }
+}
+
+/** Nothing moved but a primary's nonce. */
+function sameChain(one: Head, other: Head): boolean {
+  return (
+    one.lsn === other.lsn &&
+    one.epoch === other.epoch &&
+    one.timeline === other.timeline &&
+    one.promotion?.state === other.promotion?.state
+  );
+}

@@ -1,0 +1,86 @@
+/**
+ * The half-done promotion: PostgreSQL removes `standby.signal` before it has taken its new timeline for good. Killed between the two,
+ * its next start would open read-write on the OLD timeline, with old names for new content (measured, 15 to 18).
+ *
+ * Told by: pg_control says "in archive recovery", no signal file, and no timeline of this server's own in its minimum recovery
+ * point. A history file alone proves nothing: it is written first, the end-of-recovery record that makes it true comes later.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { VaultError } from '../errors.ts';
+import { readControl, runningServer } from '../postgres/pgdata.ts';
+import { recoveryMode, writeSignalFile } from '../postgres/signal-files.ts';
+import { historyName, parseWalName } from '../wal/name.ts';
+import { readOpened, readSeal, statePaths } from './node-state.ts';
+
+/** DBState "in archive recovery". */
+const IN_ARCHIVE_RECOVERY = 5;
+
+export type GuardReport = {
+  /** A half-done promotion was found and undone: the server starts as a standby. */
+  repaired: boolean;
+  /** Removed from pg_wal (and archive_status): files of the timeline that was never born. */
+  removed: string[];
+  why: string;
+};
+
+/**
+ * Makes a half-done promotion undone; everything else is left alone. May be run any number of times.
+ *
+ * @param pgdata  the real path
+ * @param stateDir  where the gate may have left its word; '' where there is none
+ * @throws VaultError refused (a server runs) | pgdata | local
+ */
+export async function guardPromotion(pgdata: string, stateDir = ''): Promise<GuardReport> {
+  const running = await runningServer(pgdata);
+  if (running !== undefined) {
+    throw new VaultError('refused', `a server runs on ${pgdata} (pid ${running.pid})`, {
+      hint: 'guard looks before a start; nothing was changed.',
+    });
+  }
+  const untouched = (why: string): GuardReport => ({ repaired: false, removed: [], why });
+  if ((await recoveryMode(pgdata)) !== 'none') return untouched('a signal file says how the server starts');
+  const refused = stateDir === '' ? undefined : await textOf(path.join(stateDir, 'refused'));
+  const control = await readControl(pgdata);
+  if (control.state !== IN_ARCHIVE_RECOVERY) return untouched(`the server was ${control.stateText}`);
+  const taken = Math.max(control.timeline, control.minRecoveryTimeline);
+  const unborn = await newerFiles(pgdata, taken);
+  if (taken > control.timeline && (await isOwn(pgdata, stateDir, taken))) {
+    return untouched(`timeline ${taken} was taken for good`);
+  }
+  await writeSignalFile(pgdata, 'standby.signal');
+  for (const file of unborn) await fs.promises.rm(file, { force: true });
+  return {
+    repaired: true,
+    removed: unborn.map((file) => path.basename(file)),
+    why: refused === undefined ? `a promotion broke off on timeline ${taken}` : refused.trim(),
+  };
+}
+
+/**
+ * Did this server open the timeline itself, rather than follow another's to it? Its own history waits to be archived, or is written
+ * down as opened; a followed one came through restore_command and was marked done.
+ */
+async function isOwn(pgdata: string, stateDir: string, timeline: number): Promise<boolean> {
+  const ready = path.join(pgdata, 'pg_wal', 'archive_status', `${historyName(timeline)}.ready`);
+  if (fs.existsSync(ready)) return true;
+  if (stateDir === '') return false;
+  const paths = statePaths(stateDir);
+  return readSeal(paths)?.reserved === timeline || readOpened(paths)?.timeline === timeline;
+}
+
+/** Files of timelines above `taken`, the history files last: while one is there, a second run finds the rest. */
+async function newerFiles(pgdata: string, taken: number): Promise<string[]> {
+  const found: string[] = [];
+  for (const dir of [path.join(pgdata, 'pg_wal', 'archive_status'), path.join(pgdata, 'pg_wal')]) {
+    for (const file of await fs.promises.readdir(dir)) {
+      const name = parseWalName(file.replace(/\.(ready|done)$/, ''));
+      if (name !== undefined && name.timeline > taken) found.push(path.join(dir, file));
+    }
+  }
+  return found.sort((left, right) => Number(left.endsWith('.history')) - Number(right.endsWith('.history')));
+}
+
+async function textOf(file: string): Promise<string | undefined> {
+  return fs.promises.readFile(file, 'utf8').catch(() => undefined);
+}

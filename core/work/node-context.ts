@@ -1,0 +1,128 @@
+/**
+ * What every job on a node works with: its settings, its state directory, its vault. Made once by the agent, or by a hook that works
+ * alone; the process stands in the state directory.
+ */
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { VaultError } from '../errors.ts';
+import { openVault } from '../vault/open-vault.ts';
+import { loadSettings, type Settings } from '../settings/read.ts';
+import { openCluster, type Cluster } from './cluster.ts';
+import type { HistoryCache } from './branch.ts';
+import type { WriterSeat } from './commit.ts';
+import { checkIdentity, statePaths, writerStore, type StatePaths } from './node-state.ts';
+
+export type NodeContext = {
+  /** Absolute, for messages. */
+  stateDir: string;
+  /** Relative to the state directory. */
+  paths: StatePaths;
+  settings: Settings;
+  node: string;
+  /** The real path. */
+  pgdata: string;
+  seat: WriterSeat;
+  histories: HistoryCache;
+  /** The cluster, opened at the first call that succeeds. @throws VaultError unreachable | unconfigured | denied … */
+  cluster(): Promise<Cluster>;
+  close(): Promise<void>;
+};
+
+/**
+ * Settings come from settings.toml alone: the environment is the postmaster's, started perhaps from a shell where
+ * WALVAULT_NODE names another server. What the SDK reads (AWS_…) stays.
+ *
+ * @throws VaultError unconfigured | copied | usage
+ */
+export function openNode(stateDir: string): NodeContext {
+  const paths = statePaths('.');
+  const identity = checkIdentity(paths);
+  const settings = loadSettings({ flags: {}, env: {}, stateDir });
+  const node = settings.need('node');
+  const pgdata = fs.realpathSync(identity.pgdata);
+  let opened: Promise<Cluster> | undefined;
+  return {
+    stateDir,
+    paths,
+    settings,
+    node,
+    pgdata,
+    seat: { node, place: `${os.hostname()}:${pgdata}`, store: writerStore(paths) },
+    histories: new Map(),
+    cluster() {
+      opened ??= open(settings).catch((error: unknown) => {
+        opened = undefined;
+        throw error;
+      });
+      return opened;
+    },
+    async close() {
+      await opened?.then((cluster) => cluster.vault.close()).catch(() => {});
+    },
+  };
+}
+
+async function open(settings: Settings): Promise<Cluster> {
+  const vault = await openVault(settings.need('vault'), {
+    timeoutMs: settings.vaultTimeout,
+    aws: { region: settings.awsRegion, profile: settings.awsProfile, endpoint: settings.awsEndpoint },
+  });
+  try {
+    return await openCluster(vault, settings.need('cluster'));
+  } catch (error) {
+    await vault.close().catch(() => {});
+    throw error;
+  }
+}
+
+/** Failures that the vault's return can end; the others want a person, or another epoch. */
+export function isPassing(error: unknown): boolean {
+  return (
+    error instanceof VaultError &&
+    ['unreachable', 'busy', 'local', 'denied', 'unconfigured'].includes(error.code)
+  );
+}
+
+/** agent.log: one line a change of state, a summary a minute; kept under 1 MB. */
+export class Journal {
+  readonly #file: string;
+  readonly #last = new Map<string, string>();
+  readonly #counts = new Map<string, number>();
+  #summaryAt = Date.now();
+
+  constructor(paths: StatePaths) {
+    this.#file = paths.log;
+  }
+
+  /** Says `text` where the matter `topic` did not say the same before. */
+  state(topic: string, text: string): void {
+    if (this.#last.get(topic) === text) return;
+    this.#last.set(topic, text);
+    this.#line(text);
+  }
+
+  count(what: string, by = 1): void {
+    this.#counts.set(what, (this.#counts.get(what) ?? 0) + by);
+    if (Date.now() - this.#summaryAt < 60_000) return;
+    this.#summaryAt = Date.now();
+    this.#line([...this.#counts].map(([name, number]) => `${name} ${number}`).join(', '));
+    this.#counts.clear();
+  }
+
+  #line(text: string): void {
+    try {
+      const size = fs.statSync(this.#file, { throwIfNoEntry: false })?.size ?? 0;
+      if (size > 1_000_000) fs.renameSync(this.#file, path.join(path.dirname(this.#file), 'agent.log.1'));
+      fs.appendFileSync(this.#file, `${new Date().toISOString()} ${text}\n`, { mode: 0o600 });
+    } catch {
+      // a full disk must not stop the work that frees it
+    }
+  }
+}
+
+/** A failure in one line, for the journal. */
+export function inWords(error: unknown): string {
+  if (error instanceof VaultError) return `[${error.code}] ${error.message}`;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

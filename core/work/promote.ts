@@ -1,0 +1,291 @@
+/**
+ * A promotion, on its target: seal in the vault, put what PostgreSQL will still ask for into the spool, write the seal here, ask
+ * PostgreSQL to promote; later open the new timeline. Each step looks up what stands, so each may be done again after a kill.
+ *
+ *   smart   sealed only when PostgreSQL itself asked for the name after head since the trigger was seen: it has consumed everything
+ *   fast    sealed at the end of what it was given; nothing more is given from the moment the trigger is seen
+ *
+ * After the seal restore answers from seal and spool: one "not yet" after the promote would end recovery early without a message
+ * (measured). Histories below the reserved number exist, that one does not: PostgreSQL then takes just that number (15 to 18).
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VaultError } from '../errors.ts';
+import { placeOnBranch } from '../cluster/decide-restore.ts';
+import { keys, type Promotion, type WalRow } from '../cluster/facts.ts';
+import { readControl as readControlFile } from '../postgres/pgdata.ts';
+import { promote } from '../postgres/server.ts';
+import { hasSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
+import { withConnection } from '../postgres/sql.ts';
+import { parseLsn, type Lsn } from '../wal/lsn.ts';
+import { historyName, isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
+import { readHistory, type Branch } from './branch.ts';
+import type { Cluster } from './cluster.ts';
+import { crashPoint } from './crash-points.ts';
+import type { Follower } from './follow.ts';
+import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
+import { readSeal, readServed, removeDurably, replaceDurably, writeSeal, type Seal } from './node-state.ts';
+import { openPromotion, sealPromotion } from './promotion.ts';
+import { RESERVED_HISTORY, viewOf } from './restore-request.ts';
+import type { Spool } from './spool.ts';
+
+/** How long after a promote signal a standby that still recovers is asked again, in ms. */
+const ASK_AGAIN_MS = 5000;
+
+export class Promoter {
+  readonly #context: NodeContext;
+  readonly #journal: Journal;
+  readonly #spool: Spool;
+  readonly #follower: Follower;
+  #seen: string | undefined;
+  #askedAt = 0;
+  /** The last segment whose file the agent gave to a hook; the hook may not have written `served` yet. */
+  lastGiven: string | undefined;
+
+  constructor(context: NodeContext, journal: Journal, spool: Spool, follower: Follower) {
+    this.#context = context;
+    this.#journal = journal;
+    this.#spool = spool;
+    this.#follower = follower;
+  }
+
+  /**
+   * The next step, if there is one. Called at each poll.
+   *
+   * @throws VaultError unreachable …  the step is done again
+   */
+  async step(branch: Branch): Promise<void> {
+    const { promotion } = branch.head;
+    const me = this.#context.node;
+    if (promotion === null || promotion.node !== me || promotion.state === 'open') {
+      this.#seen = undefined;
+      return;
+    }
+    const cluster = await this.#context.cluster();
+    if (promotion.state === 'sealed') return this.#afterSeal(cluster, branch, promotion);
+    if (this.#seen !== promotion.id) {
+      this.#seen = promotion.id;
+      this.#journal.state(
+        'promotion',
+        `trigger ${promotion.mode} of epoch ${promotion.epoch} names this node`,
+      );
+      this.#follower.asked.clear(); // what was asked before the trigger proves nothing after a restart of the server
+      crashPoint('promote-triggered');
+      if (promotion.mode === 'smart') await this.#resumeReplay();
+    }
+    const at = promotion.mode === 'smart' ? this.#consumed(cluster, branch) : this.#given(cluster, branch);
+    if (at === undefined) return;
+    // Before the seal, while a vault that does not answer costs only time.
+    await this.#fillSpool(cluster, branch, at.lsn);
+    const sealed = await sealPromotion(cluster, { node: me, ...at }, this.#context.histories);
+    crashPoint('promote-sealed');
+    await this.#afterSeal(cluster, branch, sealed);
+  }
+
+  /** With the seal written here: PostgreSQL is asked to promote, and asked again where it still recovers. */
+  async pursue(seal: Seal): Promise<void> {
+    if (Date.now() - this.#askedAt < ASK_AGAIN_MS) return;
+    if (!(await hasSignalFile(this.#context.pgdata, 'standby.signal'))) return; // it has begun, or is done
+    this.#askedAt = Date.now();
+    this.#follower.words.clear();
+    await this.#resumeReplay();
+    await promote(this.#context.pgdata);
+    this.#journal.state(
+      'promotion',
+      `PostgreSQL is asked to promote: sealed at ${seal.lsn}, timeline ${seal.reserved} reserved`,
+    );
+    crashPoint('promote-signalled');
+  }
+
+  /** smart: PostgreSQL asked for the name after head, on head's timeline, since the trigger was seen. */
+  #consumed(cluster: Cluster, branch: Branch): { timeline: number; lsn: Lsn } | undefined {
+    const { head } = branch;
+    const next = this.#follower.nameAfterHead(cluster, branch);
+    if (head.lsn === null || next === undefined || !this.#follower.hasAsked(next)) return undefined;
+    return { timeline: head.timeline, lsn: parseLsn(head.lsn) };
+  }
+
+  /** fast: the end of the last segment that PostgreSQL was ever given, whether it has replayed it yet or not. */
+  #given(cluster: Cluster, branch: Branch): { timeline: number; lsn: Lsn } | undefined {
+    const size = cluster.segmentSize;
+    const view = viewOf(cluster, branch, this.#context.node);
+    const last = this.#givenNames()
+      .filter((name) => placeOnBranch(name, view.branch) === 'due')
+      .sort(
+        (left, right) =>
+          Number(segmentStart(left, size) - segmentStart(right, size)) || (left < right ? -1 : 1),
+      )
+      .at(-1);
+    if (last === undefined) {
+      this.#journal.state('promotion', 'fast trigger: PostgreSQL was not given any segment yet');
+      return undefined;
+    }
+    return { timeline: parseInt(last.slice(0, 8), 16), lsn: segmentEnd(last, size) };
+  }
+
+  /** After a restart PostgreSQL reads again what it was given before, from pg_wal too: everything restored is marked there. */
+  #givenNames(): string[] {
+    const names = [readServed(this.#context.paths), this.lastGiven].filter((name) => name !== undefined);
+    const status = path.join(this.#context.pgdata, 'pg_wal', 'archive_status');
+    for (const file of fs.readdirSync(status)) {
+      const name = file.replace(/\.(done|ready)$/, '');
+      if (name !== file && isSegmentName(name)) names.push(name);
+    }
+    return names;
+  }
+
+  /** The last segment that PostgreSQL was given, under each name by which it may ask for it again. */
+  async #fillSpool(cluster: Cluster, branch: Branch, end: Lsn): Promise<void> {
+    const size = BigInt(cluster.segmentSize);
+    const view = viewOf(cluster, branch, this.#context.node);
+    this.#spool.open(cluster, branch.head.epoch);
+    const start = end % size === 0n ? end - size : end - (end % size);
+    for (const { timeline } of branch.lineage) {
+      const name = nameOf(timeline, start, cluster.segmentSize);
+      if (name === undefined || placeOnBranch(name, view.branch) !== 'due' || this.#spool.has(name)) continue;
+      const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+      if (row !== undefined) await this.#spool.fetch(cluster, row);
+    }
+  }
+
+  async #afterSeal(cluster: Cluster, branch: Branch, sealed: Promotion): Promise<void> {
+    const { timeline, lsn, reserved } = sealed;
+    if (timeline === undefined || lsn === undefined || reserved === undefined) {
+      throw new VaultError('corrupt', `the seal of epoch ${sealed.epoch} says neither timeline nor LSN`);
+    }
+    await this.#fillSpool(cluster, branch, parseLsn(lsn));
+    let history: string | null = null;
+    for (let number = 2; number < reserved; number++) {
+      const row = await readHistory(cluster, number, this.#context.histories);
+      await this.#spool.put(historyName(number), row?.text ?? RESERVED_HISTORY);
+      if (number === timeline) history = row?.text ?? null;
+    }
+    crashPoint('promote-spooled');
+    const { id, epoch, node, mode } = sealed;
+    const wholeForks = [...viewOf(cluster, branch, node).branch.wholeForks];
+    const seal: Seal = {
+      id,
+      epoch,
+      node,
+      mode,
+      timeline,
+      lsn,
+      reserved,
+      history,
+      wholeForks,
+      segmentSize: cluster.segmentSize,
+    };
+    writeSeal(this.#context.paths, seal);
+    crashPoint('promote-seal-written');
+    this.#follower.words.clear();
+    this.#askedAt = 0;
+    await this.pursue(seal);
+  }
+
+  /** A promotion while replay is paused ignores all that was not asked for (measured). Without connections (warm) there is no pause. */
+  async #resumeReplay(): Promise<void> {
+    await askServer(this.#context, 'select pg_wal_replay_resume() where pg_is_wal_replay_paused()').catch(
+      () => {},
+    );
+  }
+}
+
+function nameOf(timeline: number, start: Lsn, segmentSize: number): string | undefined {
+  if (start < 0n) return undefined;
+  const name = `${hex8(timeline)}${hex8(Number(start >> 32n))}${hex8(Math.floor(Number(start & 0xffff_ffffn) / segmentSize))}`;
+  return isSegmentName(name) ? name : undefined;
+}
+
+function hex8(value: number): string {
+  return value.toString(16).toUpperCase().padStart(8, '0');
+}
+
+/** One query to the server of this node. @throws VaultError unreachable | denied … (hot_standby = off: nobody gets in) */
+export async function askServer<Row extends object>(context: NodeContext, query: string): Promise<Row[]> {
+  const { pgHost, pgPort, pgUser, pgDatabase } = context.settings;
+  const options = {
+    pgdata: context.pgdata,
+    settings: { pgHost, pgPort, pgUser, pgDatabase },
+    timeoutMs: 2000,
+  };
+  return withConnection(options, async (client) => (await client.query<Row>(query)).rows);
+}
+
+export type OpenOutcome =
+  | { done: 'opened' | 'nothing' }
+  /** A newer epoch names another node: the server must go down before its first write. */
+  | { done: 'gate'; why: string }
+  /** The vault was silent, or PostgreSQL has not done its part: opened unconfirmed. */
+  | { done: 'unconfirmed'; why: string };
+
+/**
+ * Opens the sealed promotion, asking the vault until `limitMs` is over. By `recovered` (PostgreSQL waits), by the agent afterwards, or
+ * by the archive path when it is handed the history file.
+ */
+export async function openSealed(
+  context: NodeContext,
+  journal: Journal | undefined,
+  limitMs: number,
+): Promise<OpenOutcome> {
+  const deadline = Date.now() + limitMs;
+  for (;;) {
+    const seal = readSeal(context.paths);
+    if (seal === undefined) return { done: 'nothing' };
+    const historyText = await newHistory(context, seal);
+    if (historyText === undefined) {
+      return {
+        done: 'unconfirmed',
+        why: `PostgreSQL did not take timeline ${seal.reserved}, which was reserved for it`,
+      };
+    }
+    crashPoint('open-asked');
+    try {
+      const cluster = await context.cluster();
+      await openPromotion(cluster, context.seat, { timeline: seal.reserved, historyText }, context.histories);
+      crashPoint('open-committed');
+      replaceDurably(
+        context.paths.opened,
+        `${JSON.stringify({ epoch: seal.epoch, timeline: seal.reserved })}\n`,
+      );
+      removeDurably(context.paths.seal);
+      journal?.state(
+        'promotion',
+        `timeline ${seal.reserved} is open: this node is the primary of epoch ${seal.epoch}`,
+      );
+      return { done: 'opened' };
+    } catch (error) {
+      if (error instanceof VaultError && (error.code === 'fenced' || error.code === 'copied'))
+        return { done: 'gate', why: error.message };
+      if (!isPassing(error)) throw error;
+      journal?.state(
+        'promotion',
+        `the vault cannot be told that timeline ${seal.reserved} is open: ${inWords(error)}`,
+      );
+      if (Date.now() >= deadline)
+        return { done: 'unconfirmed', why: `the vault did not answer (${inWords(error)})` };
+    }
+    await sleep(200);
+  }
+}
+
+/**
+ * The gate's work: `standby.signal` first, then the reason, both flushed: the restart is read-only whatever happens next.
+ */
+export async function closeGate(context: NodeContext, why: string): Promise<void> {
+  await writeSignalFile(context.pgdata, 'standby.signal');
+  replaceDurably(context.paths.refused, `${why}\n`);
+  removeDurably(context.paths.seal);
+}
+
+/** The history that PostgreSQL wrote for the reserved timeline, once its end of recovery stands in pg_control (or `recovered` runs). */
+async function newHistory(context: NodeContext, seal: Seal): Promise<string | undefined> {
+  const file = path.join(context.pgdata, 'pg_wal', historyName(seal.reserved));
+  return fs.promises.readFile(file, 'utf8').catch(() => undefined);
+}
+
+/** Has PostgreSQL taken this timeline for good? Until its end-of-recovery record a crash throws it back to the old one. */
+export async function hasTaken(pgdata: string, timeline: number): Promise<boolean> {
+  const control = await readControlFile(pgdata);
+  return control.timeline >= timeline || control.minRecoveryTimeline >= timeline;
+}

@@ -1,0 +1,109 @@
+/**
+ * The spool of a standby: verified files, each under its own name, that the wrapper renames into place without asking anybody.
+ *
+ * The wrapper verifies nothing, and zeros with exit 0 make PostgreSQL open with data missing: so a file gets its name only after
+ * its bytes were checked and flushed (a power failure must not leave an empty file under it).
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { VaultError } from '../errors.ts';
+import type { WalRow } from '../cluster/facts.ts';
+import { isSegmentName } from '../wal/name.ts';
+import type { Cluster } from './cluster.ts';
+import { crashPoint } from './crash-points.ts';
+import { listDir, openSpool, sweepSpool, vaultIdOf, type StatePaths } from './node-state.ts';
+import { fetchFile } from './store-file.ts';
+
+export class Spool {
+  readonly #paths: StatePaths;
+  readonly #fetching = new Map<string, Promise<void>>();
+  /** Below the state directory; moves when the epoch does. */
+  #dir: string | undefined;
+  #of = '';
+
+  constructor(paths: StatePaths) {
+    this.#paths = paths;
+  }
+
+  /** The directory of this vault and epoch; what another one had is no longer true and goes. */
+  open(cluster: Cluster, epoch: number): void {
+    const of = `${vaultIdOf(cluster.vault.url, cluster.partition)}-${epoch}`;
+    if (this.#of === of) return;
+    this.#dir = openSpool(this.#paths, of.slice(0, of.lastIndexOf('-')), epoch);
+    this.#of = of;
+    sweepSpool(this.#paths);
+  }
+
+  get dir(): string {
+    return this.#dir ?? this.#paths.now;
+  }
+
+  file(name: string): string {
+    return path.join(this.dir, name);
+  }
+
+  has(name: string): boolean {
+    return fs.existsSync(this.file(name));
+  }
+
+  isFetching(name: string): boolean {
+    return this.#fetching.has(name);
+  }
+
+  get fetchingCount(): number {
+    return this.#fetching.size;
+  }
+
+  segments(): string[] {
+    return listDir(this.dir).filter(isSegmentName);
+  }
+
+  /** Fetches, verifies and flushes a row's file; once, however many ask. @throws VaultError corrupt | unreachable | local */
+  fetch(cluster: Cluster, row: WalRow): Promise<void> {
+    const name = row.sk.slice('wal#'.length);
+    const known = this.#fetching.get(name);
+    if (known) return known;
+    if (this.has(name)) return Promise.resolve();
+    const dir = this.dir;
+    const work = (async () => {
+      const bytes = await fetchFile(cluster, row);
+      if (this.dir === dir) await this.#write(dir, name, bytes);
+    })().finally(() => this.#fetching.delete(name));
+    this.#fetching.set(name, work);
+    return work;
+  }
+
+  async put(name: string, content: string | Uint8Array): Promise<void> {
+    await this.#write(this.dir, name, content);
+  }
+
+  async #write(dir: string, name: string, content: string | Uint8Array): Promise<void> {
+    const beside = path.join(dir, `${name}.${process.pid}.tmp`);
+    try {
+      const handle = await fs.promises.open(beside, 'w', 0o600);
+      try {
+        await handle.writeFile(content);
+        await handle.datasync();
+      } finally {
+        await handle.close();
+      }
+      crashPoint('follow-fetched');
+      await fs.promises.rename(beside, path.join(dir, name));
+    } catch (cause) {
+      await fs.promises.rm(beside, { force: true }).catch(() => {});
+      throw new VaultError('local', `cannot write ${path.resolve(dir, name)}: ${(cause as Error).message}`, {
+        cause,
+        hint: 'The state directory needs room and must belong to the user who runs the server.',
+      });
+    }
+  }
+
+  remove(name: string): void {
+    fs.rmSync(this.file(name), { force: true });
+  }
+
+  /** Removes every file: nothing more is served from here. */
+  empty(): void {
+    for (const name of listDir(this.dir)) fs.rmSync(path.join(this.dir, name), { force: true });
+  }
+}

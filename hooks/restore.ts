@@ -1,0 +1,50 @@
+/**
+ * restore_command's bundle: `restore.cjs <state> %f %p`. Exit 0: served. 42: absent, and said so by who knows; the wrapper makes only
+ * this "not there". Anything else is a failure, which in archive recovery stops PostgreSQL.
+ *
+ * Called from elsewhere than the configured PGDATA (pg_rewind, a copied server) it reads the vault by itself: the spool, and what
+ * was served last, belong to the configured server.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { writeServed, statePaths } from '../core/work/node-state.ts';
+import { ask, enter, loadAlone, runHook } from './hook.ts';
+
+const ABSENT = 42;
+
+runHook(1, async () => {
+  const [stateDir = '', name = '', file = ''] = process.argv.slice(2);
+  const call = enter(stateDir);
+  const target = path.resolve(call.calledFrom, file);
+  const own = fs.existsSync(path.join(call.calledFrom, 'PG_VERSION')) && !call.foreign;
+  const server = call.foreign ? call.calledFrom : call.pgdata;
+  const mode = fs.existsSync(path.join(server, 'standby.signal'))
+    ? ('standby' as const)
+    : ('archive' as const);
+  const promotionPending = (own && fs.existsSync('seal')) || fs.existsSync(path.join(server, 'promote'));
+  const answer = own ? await ask(call, { op: 'restore', name, mode, promotionPending }) : undefined;
+  if (answer === undefined) {
+    const served = await (
+      await loadAlone()
+    ).restore(call.stateDir, { name, mode, promotionPending, own }, target);
+    if (served && own) writeServed(statePaths('.'), name);
+    return served ? 0 : ABSENT;
+  }
+  if ('absent' in answer) return ABSENT;
+  if (answer.file === undefined) throw new Error('the agent served nothing');
+  writeServed(statePaths('.'), name); // before the move: what was served must never be unknown to a seal
+  if (answer.how === 'rename') move(answer.file, target);
+  else fs.copyFileSync(answer.file, target);
+  return 0;
+});
+
+/** Spool and pg_wal may lie on two file systems. */
+function move(from: string, to: string): void {
+  try {
+    fs.renameSync(from, to);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
+    fs.copyFileSync(from, to);
+    fs.rmSync(from, { force: true });
+  }
+}
