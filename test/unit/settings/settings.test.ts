@@ -1,4 +1,3 @@
-import { FAILURES } from '../../../core/errors.ts';
 import {
   envOf,
   flagOf,
@@ -54,4 +53,3 @@ test('a hook waits less for an answer than PostgreSQL pauses after failures', ()
 test('no setting is a secret', () => {
   for (const setting of SETTING_NAMES) expect(setting).not.toMatch(/secret|password|token|accessKey/i);
 });
-
