@@ -45,7 +45,7 @@ export function checkCommandLength(name: string, command: string, longestArgumen
 
 /** Values as they rule: of the running server by pg_settings (`client`), else by the files. Undefined: nothing sets it. */
 export async function readParameters(
-  pgdata: Pgdata,
+  pgdata: Pick<Pgdata, 'path' | 'configFile'>,
   names: readonly string[],
   client?: Client,
 ): Promise<Map<string, string>> {
@@ -67,7 +67,7 @@ export async function readParameters(
  * @throws VaultError denied (no superuser, allow_alter_system = off) | usage (PostgreSQL refuses the value) | refused (the server came up meanwhile) | local
  */
 export async function writeParameters(
-  pgdata: Pgdata,
+  pgdata: Pick<Pgdata, 'path'>,
   changes: ParameterChanges,
   client?: Client,
 ): Promise<ConfigurationDue> {

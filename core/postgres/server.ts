@@ -138,27 +138,22 @@ export async function binMajorVersion(binDir: string): Promise<number | undefine
 }
 
 /**
- * Has PostgreSQL itself judge a parameter, without starting it: `postgres -C`.
+ * Has PostgreSQL itself judge a parameter: `postgres -C` prints its value and starts nothing, needs no data directory.
  *
- * @returns its complaint, or undefined where name and value are right (or it cannot tell: root, no configuration file)
+ * @returns its complaint, or undefined where name and value are right (or it cannot tell: it does not run as root)
  */
 export async function judgeParameter(
   binDir: string,
-  pgdata: string,
   name: string,
   value: string,
 ): Promise<string | undefined> {
-  const words = ['-D', pgdata, '-c', `${name}=${value}`, '-C', name];
+  const words = ['-D', '/', '-c', 'config_file=/dev/null', '-c', `${name}=${value}`, '-C', name];
   const { code, output } = await capture(path.join(binDir, 'postgres'), words).catch(() => ({
     code: 0,
     output: '',
   }));
   if (code === 0) return undefined;
-  const complaint =
-    /FATAL: +(invalid value for parameter .*|unrecognized configuration parameter .*|parameter .* cannot be .*|.* is outside the valid range .*)/.exec(
-      output,
-    );
-  return complaint?.[1];
+  return /(?:FATAL|LOG|ERROR): +(.*(?:parameter|range|value).*)/.exec(output)?.[1];
 }
 
 function run(program: string, words: string[]): Promise<number> {

@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { keys, type BackupRow } from '../cluster/facts.ts';
@@ -33,6 +33,11 @@ export type RestoreRequest = TargetRequest & {
   node: string;
   /** Bundles side by side; 4 unless told. Each takes twice the bundle size of memory. */
   parallel?: number;
+  /**
+   * Called when all files are verified, before pg_control appears: what must be there before the directory can be started.
+   * `target` is its real path, `controlFile` where pg_control lies until then.
+   */
+  prepare?: (target: string, controlFile: string) => Promise<void>;
   signal?: AbortSignal;
   onProgress?: (progress: { phase: 'copy' | 'verify'; doneBytes: number; totalBytes: number }) => void;
 };
@@ -244,16 +249,16 @@ class Restore {
     for (const name of ['standby.signal', 'recovery.signal', 'promote', 'postmaster.pid']) {
       await rm(path.join(target, name), { force: true });
     }
+    const control = path.join(target, PG_CONTROL);
+    const beside = `${control}.restored`;
+    // killed between the rename below and the end of the journal: then it was prepared
+    const prepared = (await stat(beside).catch(() => undefined)) === undefined;
+    if (!prepared) await this.#request.prepare?.(await realpath(target), beside);
     for (const place of [waldir, ...tablespaces.values()])
       if (place !== undefined) await syncDirectory(place);
     for (const { path: name } of this.#index.directories) await syncDirectory(path.join(target, name));
     await syncDirectory(target);
-    const control = path.join(target, PG_CONTROL);
-    const beside = `${control}.restored`;
-    await rename(beside, control).catch(async (error: NodeJS.ErrnoException) => {
-      // killed between this rename and the end of the journal
-      if (error.code !== 'ENOENT' || (await stat(control).catch(() => undefined)) === undefined) throw error;
-    });
+    if (!prepared) await rename(beside, control);
     await syncDirectory(path.dirname(control));
     await rm(path.join(target, JOURNAL));
     await syncDirectory(target);

@@ -1,0 +1,219 @@
+/**
+ * A new standby of the vault: made from a base backup (`standby create`), or from a data directory that is there already
+ * (`standby configure`). Before either relies on the WAL it needs it holds it; from then on its row in the manifest does.
+ */
+import { rm } from 'node:fs/promises';
+import { readFile, realpath } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { VaultError } from '../errors.ts';
+import { keys, type BackupRow, type NodeRow } from '../cluster/facts.ts';
+import { readText } from '../postgres/conf-files.ts';
+import { readPgdata, type Pgdata } from '../postgres/pgdata.ts';
+import { recoveryMode } from '../postgres/signal-files.ts';
+import { parseControlFile } from '../wal/control-file.ts';
+import { formatLsn } from '../wal/lsn.ts';
+import { isSegmentName, segmentAt } from '../wal/name.ts';
+import { newId, readControl, type Cluster } from './cluster.ts';
+import { checkCommands, checkDatabase, plannedStateDir, type Installation } from './configure.ts';
+import { reportNode } from './heartbeat.ts';
+import { addHold, dropHold } from './holds.ts';
+import { stateDirOf, statePaths } from './node-state.ts';
+import { findBackup, restoreBackup, type RestoreRequest } from './restore-backup.ts';
+import {
+  checkStandbyParameters,
+  clearWalDirectory,
+  makeStandby,
+  type StandbyParameters,
+} from './standby-files.ts';
+import { hasWalUpTo } from './wal-arrival.ts';
+import { commandsOf, installState } from './wrappers.ts';
+
+export type CreateStandbyRequest = Omit<RestoreRequest, 'node'> & {
+  node: string;
+  installation: Installation;
+  parameters: StandbyParameters;
+};
+
+export type Standby = {
+  /** The real path. */
+  pgdata: string;
+  stateDir: string;
+  /** What a person should know before starting it. */
+  notices: string[];
+  /** First segment that it will ask for. */
+  firstSegment: string;
+};
+
+/**
+ * Restores a backup as a standby, ready to be started. Broken off, the same call goes on.
+ *
+ * @throws VaultError refused (target not empty; the node is the primary) | usage | absent | corrupt | local | unreachable
+ */
+export async function createStandby(
+  cluster: Cluster,
+  request: CreateStandbyRequest,
+): Promise<Standby & { backup: BackupRow }> {
+  await checkNode(cluster, request.node);
+  const target = path.resolve(request.target);
+  const stateDir = plannedStateDir(target, request.installation.stateDir);
+  checkCommands(commandsOf(stateDir));
+  await checkStandbyParameters(request.parameters, cluster.majorVersion);
+  const row = await findBackup(cluster, request.backup);
+  const holdId = `standby-${newId()}`;
+  const at = new Date().toISOString();
+  await addHold(cluster, holdId, { kind: 'standby', from: row.startSegment, node: request.node, at });
+  let notices: string[] = [];
+  try {
+    const { backup } = await restoreBackup(cluster, {
+      ...request,
+      backup: row.id,
+      // before pg_control appears: a restored directory that could be started is a standby already
+      prepare: async (restored, controlFile) => {
+        const commands = await install(request.installation, restored, stateDir);
+        const control = parseControlFile(await readFile(controlFile));
+        const configFile = path.join(restored, 'postgresql.conf');
+        notices = await makeStandby({ path: restored, configFile, control }, commands, request.parameters);
+      },
+    });
+    const pgdata = await realpath(target);
+    await register(cluster, request.node, pgdata, backup.startSegment);
+    return { pgdata, stateDir, notices, firstSegment: backup.startSegment, backup };
+  } finally {
+    // registered, the node's restart point holds; failed, nothing is needed any more
+    await dropHold(cluster, holdId).catch(() => {});
+  }
+}
+
+export type ConfigureStandbyRequest = {
+  node: string;
+  pgdata: string;
+  installation: Installation;
+  parameters: StandbyParameters;
+};
+
+/**
+ * Makes a data directory that lies there already (a base backup taken by hand, a copied standby, a former standby) follow the vault:
+ * empties pg_wal, sets signal file and parameters.
+ *
+ * @throws VaultError refused (a server runs; the vault's primary; another database; WAL that the vault lacks) | pgdata | usage | local
+ */
+export async function configureStandby(cluster: Cluster, request: ConfigureStandbyRequest): Promise<Standby> {
+  const pgdata = await readPgdata(request.pgdata);
+  checkDatabase(cluster, pgdata);
+  if (pgdata.running !== undefined) {
+    throw new VaultError('refused', `a server (pid ${pgdata.running.pid}) runs on ${pgdata.path}`, {
+      hint: `Stop it first: pg_ctl -D '${pgdata.path}' stop -m fast`,
+    });
+  }
+  await checkNode(cluster, request.node, pgdata);
+  const stateDir = request.installation.stateDir ?? stateDirOf(pgdata.path);
+  checkCommands(commandsOf(stateDir));
+  await checkStandbyParameters(request.parameters, pgdata.majorVersion);
+  const firstSegment = await firstSegmentOf(cluster, pgdata);
+  const holdId = `standby-${newId()}`;
+  const at = new Date().toISOString();
+  await addHold(cluster, holdId, { kind: 'standby', from: firstSegment, node: request.node, at });
+  try {
+    const commands = await install(request.installation, pgdata.path, stateDir);
+    const notices = await makeStandby(pgdata, commands, request.parameters);
+    await clearWalDirectory(pgdata.walDirectory);
+    await register(cluster, request.node, pgdata.path, firstSegment);
+    return { pgdata: pgdata.path, stateDir, notices, firstSegment };
+  } finally {
+    await dropHold(cluster, holdId).catch(() => {});
+  }
+}
+
+/** The primary of the vault must not become a standby of itself, by its name or by its place. */
+async function checkNode(cluster: Cluster, node: string, pgdata?: Pgdata): Promise<void> {
+  const control = await readControl(cluster);
+  if (control.primary === node) {
+    throw new VaultError('refused', `${node} is the primary of ${cluster.name} (epoch ${control.epoch})`, {
+      hint: 'Give the new standby a --node name of its own.',
+    });
+  }
+  if (pgdata === undefined || control.primary === null) return;
+  const row = (await cluster.vault.manifest.get(keys.node(cluster.partition, control.primary))) as unknown as
+    NodeRow | undefined;
+  if (row?.place !== placeOf(pgdata.path)) return;
+  throw new VaultError(
+    'refused',
+    `${pgdata.path} is the data directory of ${control.primary}, the primary of ${cluster.name}`,
+    {
+      hint: 'Trigger another node first, or give the --pgdata of the standby.',
+    },
+  );
+}
+
+/**
+ * Where recovery will begin, and that the vault has it: pg_wal is about to be emptied.
+ *
+ * A copy made with pg_backup_start has a backup_label; a server that was a standby, or was stopped cleanly, begins at its last
+ * checkpoint. A primary that crashed, or a copy without a label, is whole only together with its own pg_wal.
+ */
+async function firstSegmentOf(cluster: Cluster, pgdata: Pgdata): Promise<string> {
+  const { control } = pgdata;
+  const label = await readText(path.join(pgdata.path, 'backup_label'));
+  const named = /^START WAL LOCATION: \S+ \(file ([0-9A-F]{24})\)/m.exec(label ?? '')?.[1];
+  if (named !== undefined && isSegmentName(named)) return named;
+  const isStandby = (await recoveryMode(pgdata.path)) !== 'none' || control.stateText.includes('recovery');
+  if (!isStandby && control.stateText !== 'shut down') {
+    throw new VaultError(
+      'refused',
+      `${pgdata.path} is no copy that a standby can begin from (${control.stateText}, no backup_label)`,
+      {
+        hint: `Make one from the vault: 'walvault standby create' into an empty directory.`,
+      },
+    );
+  }
+  const size = BigInt(cluster.segmentSize);
+  const needed = (control.checkpointLsn / size + 1n) * size;
+  if (!(await hasWalUpTo(cluster, control.timeline, needed))) {
+    throw new VaultError(
+      'refused',
+      `the vault lacks the WAL at the last checkpoint of ${pgdata.path}, ${formatLsn(control.checkpointLsn)}`,
+      {
+        hint: `Make the standby from the vault: 'walvault standby create' into an empty directory.`,
+      },
+    );
+  }
+  return segmentAt(control.timeline, control.redoLsn, cluster.segmentSize);
+}
+
+/** What a node that had this state directory before left there is of another life: its seal, its spool, its words. */
+async function install(installation: Installation, pgdata: string, stateDir: string) {
+  const paths = statePaths(stateDir);
+  for (const left of [
+    paths.seal,
+    paths.refused,
+    paths.served,
+    paths.restartPoint,
+    paths.now,
+    paths.spool,
+    paths.word,
+  ]) {
+    await rm(left, { recursive: true, force: true });
+  }
+  return installState({ ...installation, pgdata, stateDir });
+}
+
+async function register(cluster: Cluster, node: string, pgdata: string, firstSegment: string): Promise<void> {
+  await reportNode(
+    cluster,
+    {
+      name: node,
+      role: 'standby',
+      place: placeOf(pgdata),
+      restartPoint: firstSegment,
+      lastArchived: null,
+      lastRestored: null,
+      lastReplayedLsn: null,
+      consistent: false,
+      trouble: null,
+    },
+    null,
+  );
+}
+
+const placeOf = (pgdata: string): string => `${os.hostname()}:${pgdata}`;
