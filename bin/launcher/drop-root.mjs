@@ -79,11 +79,18 @@ export function makeScratch(user) {
   throw new Error(`user ${user.name} can reach no temporary directory: set TMPDIR to one that it can`);
 }
 
+/** PATH as far as the user can reach it: a Python or Java of root's own would be found and could not be started. */
+export function pathOf(user) {
+  const folders = (process.env['PATH'] ?? '').split(path.delimiter).filter((folder) => existsSync(folder));
+  return folders.filter((folder) => canRead(user, folder, ['.'])).join(path.delimiter);
+}
+
 /** The environment of that user's run: nothing in it points back into root's home. */
 export function environmentOf(user, scratch) {
   const kept = Object.entries(process.env).filter(([name]) => !/^(npm_|XDG_|SUDO_)/.test(name));
   return {
     ...Object.fromEntries(kept),
+    PATH: pathOf(user),
     HOME: path.join(scratch, 'home'),
     TMPDIR: path.join(scratch, 'tmp'),
     USER: user.name,

@@ -18,6 +18,7 @@ import {
   giveInstalledTo,
   isRoot,
   makeScratch,
+  pathOf,
   reachableCheckout,
 } from './drop-root.mjs';
 import { install, postgresFolder } from './install.mjs';
@@ -73,7 +74,7 @@ async function main() {
   await import(pathToFileURL(path.join(root, 'bin/launcher/build.mjs')).href);
   if (command.needs.includes('postgres')) install(postgresFolder);
   if (user !== undefined) {
-    installEmulators(command.needs);
+    installEmulators(command.needs, pathOf(user));
     giveInstalledTo(user);
   }
 
@@ -95,11 +96,12 @@ async function main() {
 }
 
 /** The tests install their emulators by themselves, but a user that root becomes could not keep them: they go into the checkout. */
-function installEmulators(needs) {
+function installEmulators(needs, PATH) {
   const wanted = needs.filter((need) => need.startsWith('install'));
   const script = `const emulators = await import(process.argv[1]); ${wanted.map((name) => `await emulators.${name}();`).join(' ')}`;
   const args = ['--input-type=module', '-e', script, path.join(root, 'test/harness/emulators.ts')];
-  if (wanted.length > 0) spawnSync(findNode(), args, { stdio: ['ignore', 2, 2] }); // a failure comes again, in its test
+  if (wanted.length > 0)
+    spawnSync(findNode(), args, { stdio: ['ignore', 2, 2], env: { ...process.env, PATH } }); // a failure comes again, in its test
 }
 
 /** Runs one command to its end, under Node 24. */
