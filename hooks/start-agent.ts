@@ -1,11 +1,13 @@
 /**
  * Starts the agent from a hook: detached, in a session of its own, with /dev/null for its three streams.
  *
- * Node closes every other descriptor on the way (it marks what it inherited as close-on-exec when it starts) and sets the signals
- * that PostgreSQL ignores back to their defaults: an agent that kept the hook's stderr would keep the old log collector alive, and one
- * that kept a socket would hold the server's port. test/system/agent.test.ts looks into /proc.
+ * Every other descriptor is closed: an agent that kept the hook's stderr would keep the old log collector alive, and one that kept a
+ * pipe of the shell that started the server would have that shell's reader wait for ever. Node marks what it inherits as
+ * close-on-exec only up to the first free number above 15 (measured: a pipe at 251 was handed on); the rest is closed here. Signals that
+ * PostgreSQL ignores Node sets back by itself. test/system/agent.test.ts looks into /proc.
  */
 import { spawn } from 'node:child_process';
+import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { askAgent, NoAgent, type AgentAnswer, type AgentRequest } from '../core/work/agent-socket.ts';
@@ -15,6 +17,7 @@ const START_LIMIT_MS = 5000;
 
 /** Absolute state directory; the process works in it. */
 export function startAgent(stateDir: string): void {
+  closeInherited();
   const child = spawn(
     path.join(stateDir, 'node'),
     [path.join(stateDir, 'program/dist/agent.cjs'), stateDir],
@@ -27,6 +30,25 @@ export function startAgent(stateDir: string): void {
   );
   child.on('error', () => {}); // no Node there: the socket stays silent, the hook does it alone
   child.unref();
+}
+
+/** Closes what this process inherited and would hand on: its own descriptors are all close-on-exec. Elsewhere than on Linux not known. */
+function closeInherited(): void {
+  const closeOnExec = 0o2000000;
+  let numbers: string[];
+  try {
+    numbers = fs.readdirSync('/proc/self/fd');
+  } catch {
+    return;
+  }
+  for (const number of numbers.map(Number).filter((each) => each > 2)) {
+    try {
+      const flags = /^flags:\s+([0-7]+)/m.exec(fs.readFileSync(`/proc/self/fdinfo/${number}`, 'utf8'))?.[1];
+      if (flags !== undefined && (parseInt(flags, 8) & closeOnExec) === 0) fs.closeSync(number);
+    } catch {
+      // closed meanwhile: the descriptor of the directory that was just read
+    }
+  }
 }
 
 /**
