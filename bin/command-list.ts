@@ -3,10 +3,25 @@ import type { CommandRow } from './command.ts';
 import { backup } from './commands/backup.ts';
 import { backups } from './commands/backups.ts';
 import { claim } from './commands/claim.ts';
+import { configurePrimaryCommand } from './commands/configure-primary.ts';
 import { demo } from './commands/demo.ts';
 import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
+import { standbyConfigure } from './commands/standby-configure.ts';
+import { standbyCreate } from './commands/standby-create.ts';
 import { status } from './commands/status.ts';
 import { trigger } from './commands/trigger.ts';
 
-export const COMMANDS: readonly CommandRow[] = [init, backup, backups, trigger, status, claim, guard, demo];
+export const COMMANDS: readonly CommandRow[] = [
+  init,
+  configurePrimaryCommand,
+  backup,
+  backups,
+  standbyCreate,
+  standbyConfigure,
+  status,
+  trigger,
+  claim,
+  guard,
+  demo,
+];

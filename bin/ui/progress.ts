@@ -1,9 +1,12 @@
 /**
  * Progress of what takes long: a bar on a terminal; elsewhere a plain line at the end only, so that logs stay short.
  */
-import { Format, SingleBar, Presets } from 'cli-progress';
+import cliProgress from 'cli-progress';
 import { formatBytes, formatDuration } from './format.ts';
 import type { Io } from './io.ts';
+
+// a CommonJS package: Node finds no names in it to import
+const { Format, SingleBar, Presets } = cliProgress;
 
 export type Progress = {
   /** Bytes done so far, and of how many where that is known by now. */

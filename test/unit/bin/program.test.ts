@@ -28,7 +28,7 @@ test.each(paths)("'%s --help' has examples, settings with their variables, and e
   expect({ code, err }).toEqual({ code: 0, err: '' });
   expect(out).toContain(`Usage: walvault ${path}`);
   expect(out).toContain('Examples:');
-  expect(out).toContain('WALVAULT_VAULT');
+  expect(out).toContain('WALVAULT_PGDATA');
 });
 
 test.each(paths)("'help %s' is the same page", async (path) => {

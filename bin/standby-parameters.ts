@@ -1,0 +1,39 @@
+/** What both `standby` commands take for the new standby's PostgreSQL, and what they say at the end. */
+import { VaultError } from '../core/errors.ts';
+import type { Standby } from '../core/work/standby.ts';
+import type { StandbyParameters } from '../core/work/standby-files.ts';
+import type { Context, OptionRow } from './command.ts';
+
+export const PARAMETER_OPTIONS: readonly OptionRow[] = [
+  { flags: '--mode <mode>', summary: 'hot: answers queries while it follows (default)', choices: ['hot'] },
+  { flags: '--port <number>', summary: 'port of the standby (default: that of the primary)' },
+  { flags: '--set <name=value>', summary: 'a parameter of PostgreSQL for this standby', many: true },
+];
+
+/** @throws VaultError usage */
+export function parametersOf(context: Context): StandbyParameters {
+  const set: Record<string, string> = {};
+  for (const text of context.list('set')) {
+    const [, name, value] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
+    if (name === undefined || value === undefined)
+      throw new VaultError('usage', `--set '${text}' is not name=value`, {
+        hint: 'For example --set shared_buffers=1GB.',
+      });
+    set[name.trim()] = value.trim();
+  }
+  return {
+    mode: 'hot',
+    port: context.number('port', { from: 1, to: 65535 }),
+    set,
+    retrieveRetryMs: context.settings.retrieveRetryInterval,
+    forceSwitchMs: context.settings.forceSwitch,
+  };
+}
+
+export function tellStandby(context: Context, made: Standby): void {
+  for (const notice of made.notices) context.say(`notice: ${notice}`);
+  context.next(
+    { says: 'start it', line: ['pg_ctl', '-D', made.pgdata, '-l', `${made.pgdata}.log`, 'start'] },
+    { says: 'see it follow', line: context.command('status', ['vault', 'cluster']) },
+  );
+}
