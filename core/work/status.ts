@@ -45,7 +45,7 @@ export type Status = {
 
 export type NodeStatus = {
   name: string;
-  role: string;
+  role: 'primary' | 'standby' | 'fenced' | 'unknown';
   heartbeatAt: string | null;
   lastRestored: string | null;
   restartPoint: string | null;
@@ -108,7 +108,9 @@ async function nodeStatus(
   node: NodeRow,
   now: Date,
 ): Promise<NodeStatus> {
-  const { name, role, heartbeatAt, lastRestored, restartPoint, trouble } = node;
+  const { name, heartbeatAt, lastRestored, restartPoint, trouble } = node;
+  // Its last word was "primary", but the epoch names another: it may be down, or not know it yet.
+  const role = node.role === 'primary' && name !== primary ? 'fenced' : node.role;
   const base = { name, role, heartbeatAt, lastRestored, restartPoint, trouble };
   if (name === primary) return { ...base, lagSegments: 0, lagSeconds: 0 };
   const lag = segmentsBehind(branch, lastRestored, cluster.segmentSize);

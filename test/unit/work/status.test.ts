@@ -98,6 +98,15 @@ test('shows a trigger until its promotion is open', async () => {
   expect((await readStatus(db1.cluster)).trigger).toBeNull();
 });
 
+test('calls a primary that the epoch no longer names fenced', async () => {
+  const db1 = await newCluster(await openVault('memory:status-fenced'), 'main');
+  await reportNode(db1.cluster, { name: 'db1', role: 'primary' });
+  await newStandby(db1.cluster, 'db2');
+  await triggerPromotion(db1.cluster, { mode: 'fast', to: 'db2' });
+  const { nodes } = await readStatus(db1.cluster);
+  expect(nodes.map(({ name, role }) => `${name} ${role}`)).toEqual(['db1 fenced', 'db2 standby']);
+});
+
 test('refuses a manifest of a newer format', async () => {
   const { cluster } = await newCluster(await openVault('memory:status-format'), 'main');
   const control = await cluster.vault.manifest.get(keys.control('main'));
