@@ -21,6 +21,7 @@ import { recoveryMode } from '../postgres/signal-files.ts';
 import { withConnection, type ConnectOptions } from '../postgres/sql.ts';
 import { readControl, type Cluster } from './cluster.ts';
 import { stateDirOf } from './node-state.ts';
+import { withoutAgent } from './without-agent.ts';
 import { commandsOf, installState, type Commands, type InstallRequest } from './wrappers.ts';
 
 /** State directory and program of a node; `stateDir` is `<PGDATA>.walvault` unless told. */
@@ -108,7 +109,9 @@ export async function configurePrimary(cluster: Cluster, request: ConfigureReque
     };
     if (request.print) return { ...result, due: 'none' };
     // wrappers first: PostgreSQL may call them as soon as it is told of them
-    await installState({ ...request.installation, stateDir, pgdata: pgdata.path });
+    await withoutAgent(stateDir, () =>
+      installState({ ...request.installation, stateDir, pgdata: pgdata.path }),
+    );
     let due = await writeParameters(pgdata, parameters, client);
     if (client !== undefined && request.reload && due !== 'none') {
       const pending = await reloadServer(client, Object.keys(parameters));

@@ -2,8 +2,7 @@
  * A new standby of the vault: made from a base backup (`standby create`), or from a data directory that is there already
  * (`standby configure`). Before either relies on the WAL it needs it holds it; from then on its row in the manifest does.
  */
-import { rm } from 'node:fs/promises';
-import { readFile, realpath } from 'node:fs/promises';
+import { readFile, realpath, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
@@ -27,7 +26,8 @@ import {
   type StandbyParameters,
 } from './standby-files.ts';
 import { hasWalUpTo } from './wal-arrival.ts';
-import { commandsOf, installState } from './wrappers.ts';
+import { withoutAgent } from './without-agent.ts';
+import { commandsOf, installState, type Commands } from './wrappers.ts';
 
 export type CreateStandbyRequest = Omit<RestoreRequest, 'node'> & {
   node: string;
@@ -182,20 +182,21 @@ async function firstSegmentOf(cluster: Cluster, pgdata: Pgdata): Promise<string>
 }
 
 /** What a node that had this state directory before left there is of another life: its seal, its spool, its words. */
-async function install(installation: Installation, pgdata: string, stateDir: string) {
-  const paths = statePaths(stateDir);
-  for (const left of [
-    paths.seal,
-    paths.refused,
-    paths.served,
-    paths.restartPoint,
-    paths.now,
-    paths.spool,
-    paths.word,
-  ]) {
-    await rm(left, { recursive: true, force: true });
-  }
-  return installState({ ...installation, pgdata, stateDir });
+function install(installation: Installation, pgdata: string, stateDir: string): Promise<Commands> {
+  return withoutAgent(stateDir, async () => {
+    const paths = statePaths(stateDir);
+    const left = [
+      paths.seal,
+      paths.refused,
+      paths.served,
+      paths.restartPoint,
+      paths.now,
+      paths.spool,
+      paths.word,
+    ];
+    for (const place of left) await rm(place, { recursive: true, force: true });
+    return installState({ ...installation, pgdata, stateDir });
+  });
 }
 
 async function register(cluster: Cluster, node: string, pgdata: string, firstSegment: string): Promise<void> {

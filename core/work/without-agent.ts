@@ -1,0 +1,56 @@
+/**
+ * Changing a state directory while no agent works in it: one that runs is asked to end, and none can start until it is done.
+ * An agent that went on would keep the old settings, and write into a spool that is no longer there.
+ */
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { VaultError } from '../errors.ts';
+import { takeNodeLock } from './node-lock.ts';
+import { statePaths } from './node-state.ts';
+
+/** An agent ends within a second; one that is in the middle of an upload takes a little longer. */
+const END_LIMIT_MS = 15_000;
+
+/**
+ * Runs `work` with the agent's lock held. The next hook starts an agent again.
+ *
+ * @throws VaultError busy  when the agent does not end
+ */
+export async function withoutAgent<T>(stateDir: string, work: () => Promise<T>): Promise<T> {
+  if (!existsSync(stateDir)) return work();
+  const paths = statePaths(stateDir);
+  let lock = await takeNodeLock(paths.lock);
+  if (lock === undefined) {
+    const pid = await agentPid(paths.agent);
+    if (pid !== undefined) signalEnd(pid);
+    lock = await takeNodeLock(paths.lock, END_LIMIT_MS);
+    if (lock === undefined) {
+      throw new VaultError('busy', `the agent of ${stateDir} (pid ${pid ?? 'unknown'}) does not end`, {
+        hint: `Look into ${paths.log}; 'kill -9 ${pid ?? 'its pid'}' does no harm: nothing is lost by it.`,
+      });
+    }
+  }
+  try {
+    return await work();
+  } finally {
+    lock.release();
+  }
+}
+
+/** By agent.json, and only if that process still is an agent: the number may have been given again. */
+async function agentPid(file: string): Promise<number | undefined> {
+  const text = await readFile(file, 'utf8').catch(() => undefined);
+  const pid = text === undefined ? undefined : (JSON.parse(text) as { pid?: number }).pid;
+  if (pid === undefined || !Number.isInteger(pid) || pid <= 1) return undefined;
+  if (!existsSync('/proc/self')) return pid;
+  const words = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  return words.includes('agent') ? pid : undefined;
+}
+
+function signalEnd(pid: number): void {
+  try {
+    process.kill(pid, 'SIGTERM');
+  } catch {
+    // gone already, or another user's: the lock decides
+  }
+}
