@@ -19,4 +19,11 @@ export interface Vault {
 export type VaultOptions = {
   /** Longest that one operation of bucket or manifest may take before it throws `unreachable`, in ms. */
   timeoutMs?: number;
+  /**
+   * For a process that does a few things and ends (a lone hook, a command): the file manifest then works in this thread,
+   * which may block it, and saves the start of a second one (20 to 40 ms).
+   */
+  oneShot?: boolean;
+  /** Where to find AWS when neither the URL nor the environment says so. */
+  aws?: { region?: string; endpoint?: string; profile?: string };
 };

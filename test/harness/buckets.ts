@@ -1,0 +1,90 @@
+/**
+ * The backends of a bucket, one line each, for the contract suite.
+ *
+ * memory and file always; s3 (an emulator) with WALVAULT_TEST_AWS=1, as `npm run test:contract` and `test:system` set it.
+ */
+import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
+import { mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import type { Bucket } from '../../core/vault/bucket.ts';
+import { fileBucket } from '../../core/vault/bucket-file.ts';
+import { memoryBucket } from '../../core/vault/bucket-memory.ts';
+import { s3Bucket } from '../../core/vault/bucket-s3.ts';
+import { CREDENTIALS, type Emulator, ownName, startMinistack } from './emulators.ts';
+
+export const isAwsWanted = process.env['WALVAULT_TEST_AWS'] === '1';
+
+/** One empty bucket; `open` connects to it once more, as another process would. */
+export type Place = {
+  open(options?: { timeoutMs?: number; port?: number }): Bucket;
+  remove(): Promise<void>;
+  /** Port of the server behind it. */
+  port?: number;
+};
+
+export type BucketBackend = {
+  name: string;
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  make(): Promise<Place>;
+};
+
+const nothing = async () => undefined;
+
+export const buckets: BucketBackend[] = [
+  { name: 'memory', start: nothing, stop: nothing, make: async () => memory() },
+  { name: 'file', start: nothing, stop: nothing, make: async () => file() },
+  ...(isAwsWanted ? [s3('s3 (ministack)', startMinistack)] : []),
+];
+
+function memory(): Place {
+  const objects = new Map();
+  return { open: () => memoryBucket('memory:test', objects), remove: nothing };
+}
+
+function file(): Place {
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'walvault-bucket-'));
+  return {
+    open: (options) => fileBucket(`file://${directory}`, directory, options),
+    remove: async () => rmSync(directory, { recursive: true }),
+  };
+}
+
+function s3(name: string, startEmulator: () => Promise<Emulator>): BucketBackend {
+  let emulator: Emulator;
+  return {
+    name,
+    async start() {
+      Object.assign(process.env, CREDENTIALS);
+      emulator = await startEmulator();
+    },
+    stop: async () => emulator?.stop(),
+    async make() {
+      const { endpoint, port } = emulator;
+      const bucket = await makeBucket(endpoint);
+      return {
+        port,
+        open: (options = {}) =>
+          s3Bucket(
+            `s3://${bucket}/a/prefix`,
+            {
+              bucket,
+              prefix: 'a/prefix',
+              endpoint: options.port === undefined ? endpoint : `http://127.0.0.1:${options.port}`,
+            },
+            options,
+          ),
+        remove: nothing, // the emulator goes as a whole
+      };
+    },
+  };
+}
+
+/** A new bucket at this endpoint. */
+export async function makeBucket(endpoint: string, name = ownName()): Promise<string> {
+  const client = new S3Client({ endpoint, region: CREDENTIALS.AWS_REGION, forcePathStyle: true });
+  await client.send(new CreateBucketCommand({ Bucket: name }));
+  client.destroy();
+  return name;
+}
