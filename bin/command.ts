@@ -9,6 +9,7 @@ import { flagOf, rowOf, type SettingName } from '../core/settings/settings.ts';
 import type { Vault, VaultOptions } from '../core/vault/vault.ts';
 import { openVault } from '../core/vault/open-vault.ts';
 import { openCluster, type Cluster } from '../core/work/cluster.ts';
+import { confirm } from './ui/confirm.ts';
 import type { Io } from './ui/io.ts';
 import { shellWord } from './ui/format.ts';
 
@@ -136,6 +137,12 @@ export class Context {
         words.push(flagOf(name), rowOf(name).kind.format(value));
     }
     return [...words, ...more];
+  }
+
+  /** Says what will be done and wants --yes, or a yes typed on a terminal; silent under --json, where programs read. */
+  confirm(consequences: readonly string[]): Promise<void> {
+    const io = this.json ? { ...this.io, err: () => {}, asks: false } : this.io;
+    return confirm(io, consequences, this.flag('yes'));
   }
 
   /** What to do next: a sentence, then a command to paste. */

@@ -119,12 +119,16 @@ function parse(words: readonly string[], io: Io): Chosen | undefined {
   let chosen: Chosen | undefined;
   const program = buildProgram(io, (found) => (chosen = found));
   try {
-    program.parse([...words], { from: 'user' });
+    // commander's own help command knows one word only, not `help standby create`
+    const typed = words[0] === 'help' ? [...words.slice(1), '--help'] : [...words];
+    program.parse(typed, { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return undefined;
     if (error.code === 'commander.help')
-      throw new VaultError('usage', 'a command is wanted', { hint: `run 'walvault --help' for the list` });
+      throw new VaultError('usage', 'a command is wanted', {
+        hint: `run 'walvault ${pathOf(words)}--help' for the list`,
+      });
     throw new VaultError('usage', error.message.replace(/^error: /, '').replaceAll('\n', ' '), {
       hint: `run 'walvault ${pathOf(words)}--help'`,
     });
@@ -247,7 +251,9 @@ const GROUPS: Readonly<Record<string, string>> = {
 function pathOf(words: readonly string[]): string {
   const typed = words.filter((word) => !word.startsWith('-')).join(' ');
   const row = COMMANDS.find(({ path }) => typed === path || typed.startsWith(`${path} `));
-  return row === undefined ? '' : `${row.path} `;
+  if (row !== undefined) return `${row.path} `;
+  const group = Object.keys(GROUPS).find((name) => typed === name || typed.startsWith(`${name} `));
+  return group === undefined ? '' : `${group} `;
 }
 
 /** Lines of a row's text are joined: help breaks them where the terminal ends. */

@@ -1,11 +1,13 @@
 /** The state directory as a command meets it: found from the settings, proven to be writable before anything else is changed. */
-import { access, constants, mkdir, stat } from 'node:fs/promises';
+import { mkdirSync } from 'node:fs';
+import { access, constants, stat } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { VaultError } from '../core/errors.ts';
 import type { Pgdata } from '../core/postgres/pgdata.ts';
 import type { Settings } from '../core/settings/read.ts';
-import { stateDirOf, statePaths, type StatePaths } from '../core/work/node-state.ts';
+import type { WriterStore } from '../core/work/commit.ts';
+import { stateDirOf, statePaths, writerStore, type StatePaths } from '../core/work/node-state.ts';
 
 /** Where this node says that it runs; the message that names two copies shows it. */
 export function placeOf(pgdata: Pgdata): string {
@@ -31,13 +33,23 @@ export async function findStateDirectory(settings: Settings, pgdata: Pgdata): Pr
   return statePaths(directory);
 }
 
-/** Makes it where it is missing; 0700: it holds the proof of who the primary is. @throws VaultError local */
-export async function makeStateDirectory(paths: StatePaths): Promise<void> {
-  try {
-    await mkdir(paths.dir, { recursive: true, mode: 0o700 });
-  } catch (cause) {
-    throw unwritable(paths.dir, cause);
-  }
+/**
+ * The writer state there; the directory is made (0700: it holds the proof of who the primary is) when something is written, so
+ * that a refused command leaves none behind.
+ */
+export function storeIn(paths: StatePaths): WriterStore {
+  const store = writerStore(paths);
+  return {
+    read: () => store.read(),
+    write(state) {
+      try {
+        mkdirSync(paths.dir, { recursive: true, mode: 0o700 });
+      } catch (cause) {
+        throw unwritable(paths.dir, cause);
+      }
+      store.write(state);
+    },
+  };
 }
 
 function unwritable(directory: string, cause: unknown): VaultError {

@@ -8,7 +8,6 @@ import { historyName } from '../../core/wal/name.ts';
 import { readControl } from '../../core/work/cluster.ts';
 import { checkIdentity, writerStore } from '../../core/work/node-state.ts';
 import { claimRole } from '../../core/work/promotion.ts';
-import { confirm } from '../ui/confirm.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
 
@@ -64,14 +63,10 @@ of its own is refused: what the vault has archived since would be lost. Run it o
         },
       );
     const before = await readControl(cluster);
-    await confirm(
-      context.io,
-      [
-        `make ${node} (${placeOf(pgdata)}, timeline ${timeline}) the primary of ${cluster.name}`,
-        `end epoch ${before.epoch} of ${before.primary ?? 'nobody'}: whoever else archives as primary is refused from then on`,
-      ],
-      context.flag('yes'),
-    );
+    await context.confirm([
+      `make ${node} (${placeOf(pgdata)}, timeline ${timeline}) the primary of ${cluster.name}`,
+      `end epoch ${before.epoch} of ${before.primary ?? 'nobody'}: whoever else archives as primary is refused from then on`,
+    ]);
     const seat = { node, place: placeOf(pgdata), store: writerStore(state) };
     const epoch = await claimRole(cluster, seat, {
       timeline,

@@ -5,11 +5,10 @@ import { recoveryMode } from '../../core/postgres/signal-files.ts';
 import { listHistories, readWalFile } from '../../core/postgres/wal-directory.ts';
 import { createVault } from '../../core/vault/open-vault.ts';
 import { initCluster } from '../../core/work/init.ts';
-import { writerStore } from '../../core/work/node-state.ts';
 import { formatBytes } from '../ui/format.ts';
 import { pairs } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
-import { findStateDirectory, makeStateDirectory, placeOf } from '../state-directory.ts';
+import { findStateDirectory, placeOf, storeIn } from '../state-directory.ts';
 
 export const init: CommandRow = {
   path: 'init',
@@ -54,12 +53,11 @@ identifier is refused.`,
     const vault = await context.vaultMadeBy((options) =>
       createVault(url, { ...options, createTable: context.flag('createTable') }),
     );
-    await makeStateDirectory(state);
     const { was } = await initCluster(vault, {
       cluster,
       node,
       place: placeOf(pgdata),
-      store: writerStore(state),
+      store: storeIn(state),
       systemIdentifier: control.systemIdentifier,
       segmentSize: control.segmentSize,
       majorVersion: pgdata.majorVersion,

@@ -1,5 +1,5 @@
 /** `walvault status`: where a cluster stands, for people and for programs. */
-import { readStatus, type Status } from '../../core/work/status.ts';
+import { readStatus, type NodeStatus, type Status } from '../../core/work/status.ts';
 import { formatAge, formatBytes, formatDuration } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
@@ -80,7 +80,7 @@ export function describeStatus(seen: Status, nowMs: number): string {
         ],
         seen.nodes.map((node) => [
           node.name,
-          node.name === seen.primary && node.role !== 'primary' ? `${node.role} (named primary)` : node.role,
+          roleOf(node, seen.primary),
           silence(node.heartbeatAt, nowMs),
           node.lastRestored,
           node.restartPoint,
@@ -106,6 +106,12 @@ export function describeStatus(seen: Status, nowMs: number): string {
         ),
   );
   return parts.join('\n\n');
+}
+
+/** What a node last said of itself, and where the vault says otherwise. */
+function roleOf(node: NodeStatus, primary: string | null): string {
+  if (node.name === primary && node.role !== 'primary') return `${node.role}, named primary`;
+  return node.role === 'primary' && node.name !== primary ? 'primary, FENCED' : node.role;
 }
 
 function silence(heartbeatAt: string | null, nowMs: number): string {

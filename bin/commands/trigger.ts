@@ -1,11 +1,11 @@
 /** `walvault trigger`: makes a standby the primary; waits for the three committed steps and reports them. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../../core/errors.ts';
-import type { Promotion, TriggerMode } from '../../core/cluster/facts.ts';
+import { decideTrigger } from '../../core/cluster/decide-roles.ts';
+import { keys, type NodeRow, type Promotion, type TriggerMode } from '../../core/cluster/facts.ts';
 import { readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
 import { duration } from '../../core/settings/kinds.ts';
-import { confirm } from '../ui/confirm.ts';
 import { formatDuration } from '../ui/format.ts';
 import type { CommandRow, Context } from '../command.ts';
 
@@ -56,11 +56,8 @@ archived stays in its pg_wal and is not on the new one.`,
     const waitMs = context.duration('wait', '60s', WAIT);
     const supersede = context.number('supersede', { from: 1, to: Number.MAX_SAFE_INTEGER });
     const cluster = await context.cluster();
-    await confirm(
-      context.io,
-      consequences(mode, to, cluster.name, (await readControl(cluster)).primary),
-      context.flag('yes'),
-    );
+    const primary = await checkTrigger(cluster, { mode, to, supersede });
+    await context.confirm(consequences(mode, to, cluster.name, primary));
     const startedMs = Date.now();
     const asked = await triggerPromotion(cluster, { mode, to, supersede });
     context.say(`triggered: epoch ${asked.epoch} names ${to}; the old primary can archive nothing more`);
@@ -77,6 +74,27 @@ archived stays in its pg_wal and is not on the new one.`,
     });
   },
 };
+
+/**
+ * Would it be refused? Said before anybody is asked; what counts is the decision in the transaction itself.
+ *
+ * @returns the present primary
+ */
+async function checkTrigger(
+  cluster: Cluster,
+  options: { mode: TriggerMode; to: string; supersede: number | undefined },
+): Promise<string | null> {
+  const [control, head, node] = await Promise.all([
+    readControl(cluster),
+    readHead(cluster),
+    cluster.vault.manifest.get(keys.node(cluster.partition, options.to)),
+  ]);
+  const request = { id: '', at: new Date().toISOString(), ...options };
+  const decision = decideTrigger(control, head, node as NodeRow | undefined, request);
+  if (decision.do === 'refuse')
+    throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+  return control.primary;
+}
 
 function consequences(mode: TriggerMode, to: string, cluster: string, primary: string | null): string[] {
   return [

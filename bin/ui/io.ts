@@ -27,6 +27,6 @@ export function processIo(): Io {
     stdin,
     stderr,
     env,
-    columns: stderr.columns ?? 80,
+    columns: stderr.columns || 80,
   };
 }

@@ -22,7 +22,7 @@ export function byteProgress(
   options: { quiet?: boolean; nowMs?: () => number } = {},
 ): Progress {
   const now = options.nowMs ?? Date.now;
-  const startedMs = now();
+  let startedMs = now();
   let done = 0;
   const say = (words: string | undefined) => {
     if (words !== undefined && options.quiet !== true)
@@ -58,7 +58,10 @@ export function byteProgress(
     update(bytes, total) {
       done = bytes;
       // drawn from the first bytes on: messages of what comes before would be overwritten
-      if (!shown) bar.start(0, 0);
+      if (!shown) {
+        bar.start(0, 0);
+        startedMs = now();
+      }
       shown = true;
       // PostgreSQL's estimate may be passed while the server grows: a bar over 100 % would be drawn broken
       if (total !== undefined) bar.setTotal(Math.max(total, bytes));

@@ -40,7 +40,7 @@ export function decideTrigger(
   const pending = decidePending(head.promotion, request.supersede);
   if (pending) return pending;
   if (control.primary === to && !isPending(head.promotion))
-    return refuse('refused', `${to} is the primary already, in epoch ${control.epoch}`);
+    return refuse('refused', `${to} is the primary already, in epoch ${control.epoch}`, `'walvault status' shows where the cluster stands`);
   if (target.role !== 'standby')
     return refuse(
       'refused',
