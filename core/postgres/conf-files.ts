@@ -31,7 +31,9 @@ export function parseConf(text: string): Entry[] {
   const entries: Entry[] = [];
   for (const line of text.split('\n')) {
     const found =
-      /^\s*([A-Za-z_][A-Za-z0-9_$.]*)\s*(?:=|\s)\s*('(?:[^'\\]|''|\\.)*'|[^\s#']+)\s*(?:#.*)?$/.exec(line);
+      /^\s*([A-Za-z_][A-Za-z0-9_$.]*)\s*(?:=|\s)\s*('(?:[^'\\]|''|\\.)*'|[^\s#'=][^\s#']*)\s*(?:#.*)?$/.exec(
+        line,
+      );
     if (found?.[1] === undefined || found[2] === undefined) continue;
     entries.push({ name: found[1].toLowerCase(), value: unquote(found[2]) });
   }
