@@ -110,7 +110,7 @@ async function nodeStatus(
 ): Promise<NodeStatus> {
   const { name, heartbeatAt, lastRestored, restartPoint, trouble } = node;
   // Its last word was "primary", but the epoch names another: it may be down, or not know it yet.
-  const role = node.role === 'primary' && name !== primary ? 'fenced' : node.role;
+  const role: NodeStatus['role'] = node.role === 'primary' && name !== primary ? 'fenced' : node.role;
   const base = { name, role, heartbeatAt, lastRestored, restartPoint, trouble };
   if (name === primary) return { ...base, lagSegments: 0, lagSeconds: 0 };
   const lag = segmentsBehind(branch, lastRestored, cluster.segmentSize);
