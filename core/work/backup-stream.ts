@@ -175,7 +175,7 @@ class Sorter {
       tablespaces: this.#tablespaces.map((one) => ({ ...one, sizeBytes: this.#sizes.get(one.oid) ?? 0 })),
       directories: this.#directories,
       bundles: this.#bundles.sort((left, right) => (left.key < right.key ? -1 : 1)),
-      manifest: { key: kept.key, sha256: kept.sha256, sizeBytes: kept.sizeBytes },
+      manifest: { key: kept.key, storedSha256: kept.storedSha256, sizeBytes: kept.sizeBytes },
     };
     const put = await putPacked(
       this.#cluster,

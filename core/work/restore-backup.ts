@@ -108,7 +108,7 @@ export async function restoreBackup(cluster: Cluster, request: RestoreRequest): 
 }
 
 async function readIndex(cluster: Cluster, backup: BackupRow): Promise<BackupIndex> {
-  const raw = await getPacked(cluster, { key: backup.indexKey ?? '', sizeBytes: 2 ** 31 - 1 });
+  const raw = await getPacked(cluster, { key: backup.indexKey ?? '', sizeBytes: MAX_INDEX_BYTES });
   const index = JSON.parse(raw.toString('utf8')) as BackupIndex;
   if (index.format !== 1) {
     throw new VaultError(
@@ -152,6 +152,9 @@ function missing(index: BackupIndex, name: string, what: string): VaultError {
     hint: `Restore another backup: 'walvault backups' lists them.`,
   });
 }
+
+/** About 200 bytes a file: two million files. JSON.parse takes no longer text. */
+const MAX_INDEX_BYTES = 500 * 1024 * 1024;
 
 /** Written under another name until all is durable: without it PostgreSQL does not start. */
 const PG_CONTROL = 'global/pg_control';
