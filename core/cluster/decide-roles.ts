@@ -40,7 +40,11 @@ export function decideTrigger(
   const pending = decidePending(head.promotion, request.supersede);
   if (pending) return pending;
   if (control.primary === to && !isPending(head.promotion))
-    return refuse('refused', `${to} is the primary already, in epoch ${control.epoch}`, `'walvault status' shows where the cluster stands`);
+    return refuse(
+      'refused',
+      `${to} is the primary already, in epoch ${control.epoch}`,
+      `'walvault status' shows where the cluster stands`,
+    );
   if (target.role !== 'standby')
     return refuse(
       'refused',
@@ -95,6 +99,25 @@ function decidePending(promotion: Promotion | null, supersede: number | undefine
   );
 }
 
+/**
+ * Why a node that has replayed up to `lsn` (exclusive) on `timeline` can follow the live branch no more; undefined: it can.
+ * PostgreSQL says it only in its log, and asks on for ever.
+ */
+export function decideDiverged(lineage: Lineage, at: { timeline: number; lsn: Lsn }): string | undefined {
+  const part = lineage.find((one) => one.timeline === at.timeline);
+  if (part === undefined)
+    return `replays timeline ${at.timeline}, which is not on the live branch: it has diverged`;
+  if (part.ends === null || at.lsn <= part.ends) return undefined;
+  return `is past ${formatLsn(part.ends)}, where timeline ${at.timeline} was left: it has diverged`;
+}
+
+/** Where the live branch ends: with its tail, where one lies beyond the last whole segment; null: nothing was archived. */
+export function endOf(head: Head): Lsn | null {
+  const tail = head.tail !== null && head.tail.timeline === head.timeline ? parseLsn(head.tail.lsn) : null;
+  const lsn = head.lsn === null ? null : parseLsn(head.lsn);
+  return tail !== null && (lsn === null || tail > lsn) ? tail : lsn;
+}
+
 export type SealRequest = { node: string; timeline: number; lsn: Lsn };
 
 /**
@@ -120,26 +143,13 @@ export function decideSeal(
     );
   }
   if (promotion.state !== 'triggered') return { do: 'sealed', promotion };
-  const part = lineage.find((one) => one.timeline === request.timeline);
-  if (part === undefined)
+  const diverged = decideDiverged(lineage, request);
+  if (diverged !== undefined) return refuse('refused', `${request.node} ${diverged}`);
+  const end = endOf(head);
+  if (promotion.mode === 'smart' && end !== null && (request.timeline !== head.timeline || request.lsn < end)) {
     return refuse(
       'refused',
-      `${request.node} replays timeline ${request.timeline}, which is not on the live branch`,
-    );
-  if (part.ends !== null && request.lsn > part.ends) {
-    return refuse(
-      'refused',
-      `${request.node} is past ${formatLsn(part.ends)}, where timeline ${request.timeline} was left: it has diverged`,
-    );
-  }
-  if (
-    promotion.mode === 'smart' &&
-    head.lsn !== null &&
-    (request.timeline !== head.timeline || request.lsn < parseLsn(head.lsn))
-  ) {
-    return refuse(
-      'refused',
-      `${request.node} is at ${formatLsn(request.lsn)} on timeline ${request.timeline}, the vault ends at ${head.lsn} on timeline ${head.timeline}`,
+      `${request.node} is at ${formatLsn(request.lsn)} on timeline ${request.timeline}, the vault ends at ${formatLsn(end)} on timeline ${head.timeline}`,
     );
   }
   const reserved = head.lastTimeline + 1;
@@ -230,7 +240,8 @@ export function decideOpen(
     do: 'open',
     fork,
     parent,
-    forkSegmentWhole: consumed >= forkSegmentEnd,
+    // With a tail that ends at the fork the parent's segment is served as that tail: nothing is in it past the fork.
+    forkSegmentWhole: consumed >= forkSegmentEnd || (head.tail?.timeline === parent && parseLsn(head.tail.lsn) === fork),
     head: openHead(head, request, fork, { ...promotion, state: 'open' }, control.epoch),
   };
 }
@@ -246,6 +257,8 @@ function openHead(head: Head, request: OpenRequest, fork: Lsn, promotion: Promot
     lastTimeline: Math.max(head.lastTimeline, request.timeline),
     writer: { node: request.node, nonce: request.nonce, place: request.place },
     promotion,
+    flush: null,
+    tail: null,
   };
 }
 

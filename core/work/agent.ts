@@ -11,7 +11,9 @@ import { VaultError } from '../errors.ts';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
 import { stopServer } from '../postgres/server.ts';
-import { historyName } from '../wal/name.ts';
+import { parseLsn } from '../wal/lsn.ts';
+import { historyName, parseWalName } from '../wal/name.ts';
+import { decideDiverged } from '../cluster/decide-roles.ts';
 import { answerOf, buildId, listenForRequests, type AgentAnswer, type AgentRequest } from './agent-socket.ts';
 import { putEvent, readHead } from './cluster.ts';
 import { Follower } from './follow.ts';
@@ -70,6 +72,8 @@ class Agent {
   #finish = false;
   #switchDue = false;
   #trouble: string | null = null;
+  /** The last report said that the server has reached the end of its base backup. */
+  #consistent = false;
   #opening: Promise<OpenOutcome> | undefined;
   #lookedAt = 0;
   #wake: (() => void) | undefined;
@@ -382,15 +386,22 @@ class Agent {
       } catch (error) {
         this.#journal.state('heartbeat', `heartbeat: ${inWords(error)}`);
       }
-      for (let left = this.#context.settings.heartbeatInterval; left > 0 && !this.#finish; left -= 100)
-        await sleep(Math.min(100, left));
+      // a fresh standby becomes a target of triggers by its report: as soon as it is one, not an interval later
+      const interval = this.#context.settings.heartbeatInterval;
+      const pause = this.#consistent ? interval : Math.min(interval, 500);
+      for (let left = pause; left > 0 && !this.#finish; left -= 100) await sleep(Math.min(100, left));
     }
   }
 
   async #reportOnce(): Promise<void> {
     const cluster = await this.#context.cluster();
     const report = await this.#report();
-    if (this.#role === 'follow') return heartbeat(cluster, report);
+    if (this.#role === 'follow') {
+      await heartbeat(cluster, report);
+      this.#consistent = report.consistent === true;
+      return;
+    }
+    this.#consistent = true;
     try {
       await heartbeat(cluster, report, this.#context.seat);
       this.#trouble = null;
@@ -438,13 +449,26 @@ class Agent {
       this.#context,
       'select pg_last_wal_replay_lsn()::text as lsn',
     ).catch(() => []);
+    const replayed = replay[0]?.lsn ?? null;
+    // asked for after the position: by the time a newer timeline is replayed, a segment of it was served
+    const served = readServed(paths) ?? null;
     return {
       ...common,
       role: 'standby',
       consistent: recovered && (control.state === 5 || control.state === 2),
-      lastRestored: readServed(paths) ?? null,
+      lastRestored: served,
       restartPoint: readRestartPoint(paths) ?? null,
-      ...(replay[0]?.lsn ? { lastReplayedLsn: replay[0].lsn } : {}),
+      ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
+      trouble: this.#trouble ?? (await this.#divergence(replayed, served)),
     };
+  }
+
+  /** That this standby has replayed past the fork of the live branch: a new one has to be made of it. */
+  async #divergence(replayed: string | null, served: string | null): Promise<string | null> {
+    const timeline = served === null ? undefined : parseWalName(served)?.timeline;
+    if (replayed === null || timeline === undefined) return null;
+    const { lineage } = await this.#follower.read(await this.#context.cluster());
+    const diverged = decideDiverged(lineage, { timeline, lsn: parseLsn(replayed) });
+    return diverged === undefined ? null : `${diverged}; make it anew by 'walvault standby create'`;
   }
 }

@@ -35,7 +35,7 @@ export async function archiveAlone(stateDir: string, name: string, file: string)
     const epoch = context.seat.store.read()?.epoch ?? 0;
     const stored = await storeFile(
       cluster,
-      { node: context.node, epoch },
+      { ...context.seat, epoch },
       { name, bytes },
       context.settings.zstdLevel,
     );

@@ -194,7 +194,7 @@ export class Pusher {
       const { zstdLevel } = this.#context.settings;
       job.stored = await storeFile(
         cluster,
-        { node: this.#context.node, epoch },
+        { ...this.#context.seat, epoch },
         { name: job.name, bytes },
         zstdLevel,
       );

@@ -9,7 +9,7 @@ import { VaultError } from '../errors.ts';
 import { keys, type WalRow } from '../cluster/facts.ts';
 import { checkFirstPage } from '../wal/page-header.ts';
 import { parseWalName } from '../wal/name.ts';
-import { newId, objectKeys, type Cluster } from './cluster.ts';
+import { newId, objectKeys, readHead, type Cluster } from './cluster.ts';
 
 const compress = promisify(zlib.zstdCompress);
 const decompress = promisify(zlib.zstdDecompress);
@@ -73,7 +73,7 @@ export function checkWalFile(cluster: Cluster, name: string, bytes: Uint8Array):
  */
 export async function storeFile(
   cluster: Cluster,
-  origin: { node: string; epoch: number },
+  origin: { node: string; epoch: number; place?: string },
   file: { name: string; bytes: Buffer },
   zstdLevel = 1,
 ): Promise<StoredFile | 'same'> {
@@ -84,7 +84,10 @@ export async function storeFile(
   if (parsed?.kind === 'history') {
     const row = await cluster.vault.manifest.get(keys.history(cluster.partition, parsed.timeline));
     const text = bytes.toString('utf8');
-    if (row) return sameOrConflict(name, sha256Of(Buffer.from(String(row.text))), sha256);
+    if (row) {
+      const held = sha256Of(Buffer.from(String(row.text)));
+      return sameOrConflict(cluster, origin, name, { held, sha256, by: String(row.node) });
+    }
     const key = objectKeys.history(cluster, name.slice(0, 8), sha256);
     const archivedAt = new Date().toISOString();
     await cluster.vault.bucket.putOnce(
@@ -95,7 +98,7 @@ export async function storeFile(
     return { name, key, sha256, sizeBytes: bytes.length, storedBytes: bytes.length, archivedAt, text };
   }
   const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
-  if (row) return sameOrConflict(name, row.sha256, sha256);
+  if (row) return sameOrConflict(cluster, origin, name, { held: row.sha256, sha256, by: row.node });
   const packed = await pack(bytes, zstdLevel);
   const key = objectKeys.wal(cluster, name, sha256, newId());
   const archivedAt = new Date().toISOString();
@@ -107,11 +110,20 @@ export async function storeFile(
   return { name, key, sha256, sizeBytes: bytes.length, storedBytes: packed.length, archivedAt };
 }
 
-function sameOrConflict(name: string, held: string, sha256: string): 'same' {
+/** Both sides are named: where two copies of one node write, its name alone tells nobody which to stop. */
+async function sameOrConflict(
+  cluster: Cluster,
+  origin: { node: string; place?: string },
+  name: string,
+  { held, sha256, by }: { held: string; sha256: string; by: string },
+): Promise<'same'> {
   if (held === sha256) return 'same';
+  const { writer } = await readHead(cluster);
+  const holder = writer?.node === by ? `${by}, which writes from ${writer.place}` : by;
   throw new VaultError(
     'conflict',
-    `the vault holds other bytes under ${name} (sha256 ${held.slice(0, 16)}…, here ${sha256.slice(0, 16)}…)`,
+    `the vault holds other bytes under ${name} (sha256 ${held.slice(0, 16)}…, here ${sha256.slice(0, 16)}…), ` +
+      `archived by ${holder}; this is ${origin.node}${origin.place === undefined ? '' : ` at ${origin.place}`}`,
     {
       hint: `another server, or this one set back to an older state, has archived this name; nothing was changed`,
     },

@@ -170,7 +170,15 @@ export class TestSite {
     return JSON.parse(await this.ok('status', '--json')) as Status;
   }
 
+  /** Waits until the vault knows `to` as a standby that reached the end of its backup: before that it is no target. */
   async trigger(mode: 'smart' | 'fast', to: string): Promise<void> {
+    await waitFor(`${to} can be a target`, 20_000, async () => {
+      const row = await this.withVault(async (vault) => {
+        const { partition } = await openCluster(vault, this.cluster);
+        return await vault.manifest.get({ pk: partition, sk: `node#${to}` });
+      });
+      return row?.['consistent'] === true;
+    });
     await this.ok('trigger', mode, '--to', to, '--yes');
   }
 

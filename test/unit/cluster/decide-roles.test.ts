@@ -1,4 +1,10 @@
-import { decideClaim, decideOpen, decideSeal, decideTrigger } from '../../../core/cluster/decide-roles.ts';
+import {
+  decideClaim,
+  decideDiverged,
+  decideOpen,
+  decideSeal,
+  decideTrigger,
+} from '../../../core/cluster/decide-roles.ts';
 import type { Promotion } from '../../../core/cluster/facts.ts';
 import { lineageOf } from '../../../core/wal/lineage.ts';
 import { control, head, MiB, standby } from '../../harness/facts.ts';
@@ -258,5 +264,26 @@ describe('claim', () => {
     ['a pending promotion of another node', head({ promotion: promotion({ node: 'db3' }) }), request],
   ])('is refused over %s', (_what, hd, asked) => {
     expect(decideClaim(control(), hd, onOne, asked)).toMatchObject({ do: 'refuse' });
+  });
+});
+
+describe('divergence', () => {
+  const lineage = lineageOf(3, '1\t0/3000000\tno\n2\t0/5000000\tno\n');
+
+  test.each([
+    ['on the live timeline, anywhere', 3, 0x9000000n, undefined],
+    ['on an ancestor, before its fork', 1, 0x2000000n, undefined],
+    ['on an ancestor, just at its fork', 2, 0x5000000n, undefined],
+    ['on an ancestor, past its fork', 1, 0x3000001n, /is past 0\/3000000, where timeline 1 was left/],
+    [
+      'on a timeline that the live branch does not know',
+      4,
+      0x3000000n,
+      /timeline 4, which is not on the live branch/,
+    ],
+  ])('%s', (_where, timeline, lsn, why) => {
+    const decided = decideDiverged(lineage, { timeline, lsn });
+    if (why === undefined) expect(decided).toBeUndefined();
+    else expect(decided).toMatch(why);
   });
 });
