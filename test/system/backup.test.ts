@@ -21,7 +21,7 @@ import { takeBackup } from '../../core/work/backup.ts';
 import { readHolds } from '../../core/work/holds.ts';
 import { listBackups, restoreBackup } from '../../core/work/restore-backup.ts';
 import { TestServer } from '../harness/postgres.ts';
-import { makeScratch, removeScratch } from '../harness/scratch.ts';
+import { makeScratch, removeScratch, waitFor } from '../harness/scratch.ts';
 import { archiveFor, copyInto, walInto, type SimpleArchiver } from '../harness/simple-archiver.ts';
 
 jest.setTimeout(120_000);
@@ -142,6 +142,8 @@ describe.each([
       tablespaceMap: tablespaceMap('space3'),
     });
     const opened = await start(target, 5434, 'recovery.signal');
+    const isOpen = async () => (await opened.value('SELECT pg_is_in_recovery()')) === false;
+    await waitFor('the end of recovery', 60_000, isOpen);
     await opened.query('CREATE TABLE written AS SELECT 1');
     expect(await counts(opened)).toEqual([1500, 80000, 5000]);
     await opened.stop('immediate');
