@@ -33,8 +33,10 @@ export type Answer = { status: number; stdout: string; stderr: string };
 export type SiteOptions = {
   pair: Pair;
   segmentSizeMiB?: number;
-  /** A piece of every path of the site, e.g. with spaces and quotes. */
+  /** A piece of every path of nodes, e.g. with spaces and quotes; not `"`, `$`, `\\`, `` ` ``: pg_ctl cannot start a server there. */
   pathPiece?: string;
+  /** The same for the vault. */
+  vaultPiece?: string;
   linkedWal?: boolean;
   settings?: Record<string, string>;
   /** Settings of walvault, as variables of the person: WALVAULT_… */
@@ -71,7 +73,7 @@ export class TestSite {
     return new TestSite(
       options,
       scratch,
-      await openTestVault(options.pair.vault, path.join(scratch, `v${options.pathPiece ?? ''}`)),
+      await openTestVault(options.pair.vault, path.join(scratch, `v${options.vaultPiece ?? ''}`)),
     );
   }
 

@@ -19,7 +19,13 @@ describe.each([
   let site: TestSite;
 
   beforeAll(async () => {
-    site = await TestSite.open({ pair, segmentSizeMiB, pathPiece: ` it's "50%" \\ok`, linkedWal: true });
+    site = await TestSite.open({
+      pair,
+      segmentSizeMiB,
+      pathPiece: ` it's 50% ü`,
+      vaultPiece: ` "50%" #1 ?\\'`,
+      linkedWal: true,
+    });
   });
   afterAll(() => site.close());
 

@@ -27,6 +27,8 @@ describe(`spoiled objects on ${pair.title}`, () => {
     db2 = await site.addStandby('db2');
     await site.caughtUp('db2');
     await db2.stop('fast');
+    // its agent would fetch ahead what is about to be spoiled
+    await waitFor('the end of the agent', 30_000, () => site.agentPids('db2').length === 0);
     await db1.query('CREATE TABLE spoiled AS SELECT generate_series(1, 1000) AS x');
     name = await site.archiveNow('db1');
     await db1.query('INSERT INTO spoiled VALUES (0)');
