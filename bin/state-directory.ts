@@ -6,7 +6,7 @@ import path from 'node:path';
 import { VaultError } from '../core/errors.ts';
 import type { Pgdata } from '../core/postgres/pgdata.ts';
 import type { Settings } from '../core/settings/read.ts';
-import type { WriterStore } from '../core/work/commit.ts';
+import type { WriterStore } from '../core/work/writer.ts';
 import { stateDirOf, statePaths, writerStore, type StatePaths } from '../core/work/node-state.ts';
 
 /** Where this node says that it runs; the message that names two copies shows it. */

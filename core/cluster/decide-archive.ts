@@ -8,7 +8,7 @@
  */
 import type { FailureCode } from '../errors.ts';
 import { formatLsn, parseLsn } from '../wal/lsn.ts';
-import { parseWalName, segmentEnd, segmentStart } from '../wal/name.ts';
+import { parseWalName, segmentAt, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom, type Lineage } from '../wal/lineage.ts';
 import type { Control, Head } from './facts.ts';
 
@@ -31,12 +31,18 @@ export type ArchiveState = {
   held: string | undefined;
 };
 
+/** The segment in which head.tail ends; undefined: there is no tail. */
+export function tailSegment(head: Head, segmentSize: number): string | undefined {
+  if (head.tail === null) return undefined;
+  return segmentAt(head.tail.timeline, parseLsn(head.tail.lsn) - 1n, segmentSize);
+}
+
 export type Refusal = { do: 'refuse'; code: FailureCode; message: string; hint?: string };
 
 export type ArchiveDecision =
   | { do: 'same' }
   /** Put the row; `moves` says where head goes (absent: a file beside the chain, head stays). */
-  | { do: 'commit'; moves?: { lsn: string; firstLsn: string; lastFile: string } }
+  | { do: 'commit'; moves?: { lsn: string; firstLsn: string; lastFile: string; tail?: null } }
   | { do: 'ignore'; why: string }
   | Refusal;
 
@@ -161,8 +167,14 @@ export function decideArchive(
   if (end <= first)
     return { do: 'ignore', why: `${file.name} ends before the vault begins at ${formatLsn(first)}` };
   const expected = segmentsFrom(lineage, parseLsn(head.lsn), segmentSize).next().value;
-  if (file.name === expected)
-    return { do: 'commit', moves: { lsn: formatLsn(end), firstLsn: formatLsn(first), lastFile: file.name } };
+  if (file.name === expected) {
+    // The grown segment takes the tail's place; core/work/commit.ts has seen that it begins as the tail did.
+    const grown = file.name === tailSegment(head, segmentSize) ? { tail: null } : {};
+    return {
+      do: 'commit',
+      moves: { lsn: formatLsn(end), firstLsn: formatLsn(first), lastFile: file.name, ...grown },
+    };
+  }
   if (start > segmentStart(expected, segmentSize)) {
     return refuse(
       'hole',

@@ -146,7 +146,11 @@ export function decideSeal(
   const diverged = decideDiverged(lineage, request);
   if (diverged !== undefined) return refuse('refused', `${request.node} ${diverged}`);
   const end = endOf(head);
-  if (promotion.mode === 'smart' && end !== null && (request.timeline !== head.timeline || request.lsn < end)) {
+  if (
+    promotion.mode === 'smart' &&
+    end !== null &&
+    (request.timeline !== head.timeline || request.lsn < end)
+  ) {
     return refuse(
       'refused',
       `${request.node} is at ${formatLsn(request.lsn)} on timeline ${request.timeline}, the vault ends at ${formatLsn(end)} on timeline ${head.timeline}`,
@@ -241,7 +245,8 @@ export function decideOpen(
     fork,
     parent,
     // With a tail that ends at the fork the parent's segment is served as that tail: nothing is in it past the fork.
-    forkSegmentWhole: consumed >= forkSegmentEnd || (head.tail?.timeline === parent && parseLsn(head.tail.lsn) === fork),
+    forkSegmentWhole:
+      consumed >= forkSegmentEnd || (head.tail?.timeline === parent && parseLsn(head.tail.lsn) === fork),
     head: openHead(head, request, fork, { ...promotion, state: 'open' }, control.epoch),
   };
 }

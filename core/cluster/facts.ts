@@ -60,8 +60,9 @@ export type Head = Base & {
   /** Who wrote last as primary: node, nonce of its chain, and where it said that it runs (host:pgdata). */
   writer: { node: string; nonce: string; place: string } | null;
   promotion: Promotion | null;
-  /** A flushed primary (later issue): nothing may be committed while it stands. */
+  /** The primary was flushed at this LSN, in head's revision `rev`: nothing may be committed while it stands; a trigger or an undo ends it. */
   flush: { lsn: string; rev: number } | null;
+  /** End of the tail# row of the live timeline: a smart promotion must have consumed it. */
   tail: { timeline: number; lsn: string } | null;
 };
 
@@ -72,6 +73,27 @@ export type WalRow = Base & {
   sizeBytes: number;
   storedBytes: number;
   compression: 'zstd';
+  node: string;
+  epoch: number;
+  archivedAt: string;
+};
+
+/**
+ * sk tail#<timeline, 8 hex digits>: the last, unfinished segment of a timeline, whole up to `endLsn` and zeros after it: the shutdown
+ * checkpoint after a flush, or what was salvaged of a dead primary. Served under the segment's name while no wal# row has that name.
+ */
+export type TailRow = Base & {
+  timeline: number;
+  segment: string;
+  key: string;
+  /** Of the whole segment, zeros and all. */
+  sha256: string;
+  /** Of the bytes up to `endLsn`: what a grown segment of this name must begin with. */
+  prefixSha256: string;
+  endLsn: string;
+  sizeBytes: number;
+  storedBytes: number;
+  why: 'flush' | 'salvage';
   node: string;
   epoch: number;
   archivedAt: string;
@@ -158,6 +180,7 @@ export const keys = {
   head: (partition: string) => ({ pk: partition, sk: 'head' }),
   wal: (partition: string, file: string) => ({ pk: partition, sk: `wal#${file}` }),
   history: (partition: string, timeline: number) => ({ pk: partition, sk: `history#${hex8(timeline)}` }),
+  tail: (partition: string, timeline: number) => ({ pk: partition, sk: `tail#${hex8(timeline)}` }),
   node: (partition: string, node: string) => ({ pk: partition, sk: `node#${node}` }),
   backup: (partition: string, id: string) => ({ pk: partition, sk: `backup#${id}` }),
   holds: (partition: string) => ({ pk: partition, sk: 'holds' }),

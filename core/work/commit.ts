@@ -1,14 +1,9 @@
 /**
  * The commit of archived files: one transaction with a condition on `control` (epoch, primary), an update of `head` by its revision, and
  * the rows. The fence, the order of the chain and the nonce that tells a copy all hang on it.
- *
- * The nonce: every commit (and heartbeat) swaps head.writer.nonce for a fresh value that was fsynced here before the request went out.
- * A lost answer leaves the vault with the old or the next value; both are accepted after, and the next one is used again until it
- * is known which. Who comes second with a copied state directory finds a value that is neither.
  */
-import { randomBytes } from 'node:crypto';
 import { VaultError } from '../errors.ts';
-import { decideArchive, type Refusal, type Writer } from '../cluster/decide-archive.ts';
+import { decideArchive, tailSegment, type Refusal, type Writer } from '../cluster/decide-archive.ts';
 import { keys, type Control, type Head, type HistoryRow, type WalRow } from '../cluster/facts.ts';
 import type { Change } from '../vault/manifest.ts';
 import { parseHistory } from '../wal/history.ts';
@@ -16,55 +11,14 @@ import { parseWalName } from '../wal/name.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { asRow, changing, eventRow, readControl, type Cluster } from './cluster.ts';
 import { readBranch, type Branch, type HistoryCache } from './branch.ts';
+import { checkGrown } from './tail.ts';
+import { newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
 import { sha256Of, type StoredFile } from './store-file.ts';
-
-export type WriterState = {
-  /** The epoch taken up; 0: none. */
-  epoch: number;
-  /** The last nonce known to stand in the vault; '' before the first. */
-  nonce: string;
-  /** The nonce that was about to be written; it may stand in the vault already. */
-  next: string | null;
-  /** A promotion about to be opened: becomes epoch and nonce once its transaction is known to be there. */
-  open?: { epoch: number; nonce: string } | null;
-};
-
-/** Where a node keeps its writer state; `write` has fsynced file and directory when it returns. */
-export interface WriterStore {
-  read(): WriterState | undefined;
-  write(state: WriterState): void;
-}
-
-export type WriterSeat = {
-  node: string;
-  /** host:pgdata, for the message that names two copies. */
-  place: string;
-  store: WriterStore;
-};
 
 export type CommitResult = { name: string; result: 'committed' | 'same' | 'ignored'; why?: string };
 
 /** Rows of one transaction: 100 items is the store's limit; head, control and an event each take one. */
 export const COMMIT_BATCH = 30;
-
-export const newNonce = (): string => randomBytes(12).toString('hex');
-
-export function writerOf(seat: WriterSeat, state: WriterState): Writer {
-  const nonces = state.next === null ? [state.nonce] : [state.nonce, state.next];
-  return {
-    node: seat.node,
-    epoch: state.epoch,
-    nonces: nonces.filter((nonce) => nonce !== ''),
-    place: seat.place,
-  };
-}
-
-/** The state as it is after the vault was read: which of the two nonces stands there. */
-export function settle(state: WriterState, head: Head): WriterState {
-  return state.next !== null && head.writer?.nonce === state.next
-    ? { ...state, nonce: state.next, next: null }
-    : state;
-}
 
 /**
  * Puts the rows of `files` (at most COMMIT_BATCH, in the order in which the server finished them) in one transaction.
@@ -105,6 +59,12 @@ export async function commitFiles(
         throw new VaultError(code, message, { hint });
       }
       if (plan.rows.length === 0) return { result: plan.results };
+      const grown =
+        branch.head.tail !== null && plan.head.tail === null
+          ? tailSegment(branch.head, cluster.segmentSize)
+          : undefined;
+      const file = files.find(({ name }) => name === grown);
+      if (file) await checkGrown(cluster, branch.head.tail!.timeline, file);
       const nonce = before.next ?? newNonce();
       seat.store.write({ ...before, next: nonce });
       const head: Head = {

@@ -6,7 +6,7 @@ import { VaultError } from '../errors.ts';
 import { decideWriter } from '../cluster/decide-archive.ts';
 import { keys, type NodeRow } from '../cluster/facts.ts';
 import { asRow, changing, readControl, readHead, type Cluster } from './cluster.ts';
-import { newNonce, settle, writerOf, type WriterSeat } from './commit.ts';
+import { newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
 
 /** Everything in a node's row that the node itself reports; absent members keep their value. */
 export type NodeReport = { name: string } & Partial<

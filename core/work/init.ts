@@ -10,7 +10,7 @@ import { parseHistory } from '../wal/history.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
 import { asRow, clusterOf, eventRow, newId, objectKeys, type Cluster } from './cluster.ts';
-import { newNonce, type WriterStore } from './commit.ts';
+import { newNonce, type WriterStore } from './writer.ts';
 import { newNodeRow } from './heartbeat.ts';
 import { sha256Of } from './store-file.ts';
 

@@ -10,7 +10,7 @@ import { openVault } from '../vault/open-vault.ts';
 import { loadSettings, type Settings } from '../settings/read.ts';
 import { openCluster, type Cluster } from './cluster.ts';
 import type { HistoryCache } from './branch.ts';
-import type { WriterSeat } from './commit.ts';
+import type { WriterSeat } from './writer.ts';
 import { checkIdentity, statePaths, writerStore, type StatePaths } from './node-state.ts';
 
 export type NodeContext = {

@@ -26,7 +26,7 @@ import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { isSegmentName, parseWalName } from '../wal/name.ts';
 import type { Promotion } from '../cluster/facts.ts';
-import type { WriterState, WriterStore } from './commit.ts';
+import type { WriterState, WriterStore } from './writer.ts';
 
 export type Identity = { machineId: string; pgdata: string; device: string; inode: string };
 

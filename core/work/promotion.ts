@@ -10,7 +10,7 @@ import { formatLsn, type Lsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
 import { asRow, changing, eventRow, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
 import { readBranch, type HistoryCache } from './branch.ts';
-import { newNonce, type WriterSeat, type WriterState } from './commit.ts';
+import { newNonce, type WriterSeat, type WriterState } from './writer.ts';
 import { putControlObject } from './init.ts';
 import { sha256Of } from './store-file.ts';
 

@@ -12,6 +12,7 @@ import { heartbeat } from '../../core/work/heartbeat.ts';
 import { claimRole, openPromotion, sealPromotion } from '../../core/work/promotion.ts';
 import { readStatus } from '../../core/work/status.ts';
 import { fetchFile, storeFile, type StoredFile } from '../../core/work/store-file.ts';
+import { commitTail, fetchTail, readTail, undoFlush } from '../../core/work/tail.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
 import {
   copyOf,
@@ -419,6 +420,126 @@ describe.each(vaultKinds)('protocol on $name', (kind) => {
         openPromotion(db1.cluster, impostor.seat, { timeline: 2, historyText: historyText(4) }),
       ).rejects.toMatchObject({ code: 'copied' });
       await expect(impostor.archive(segment(2, 4))).rejects.toMatchObject({ code: 'fenced' });
+    });
+  });
+
+  describe('a flush', () => {
+    let db2: FakeNode;
+    /** The segment after the last archived one, as it lies in pg_wal after a clean stop. */
+    const final = segment(1, 3);
+    const end = lsnOf(3) + 0xa0n;
+    const tail = { segment: final, bytes: segmentBytes(final, 'final'), lsn: end };
+    const grown = Buffer.concat([tail.bytes.subarray(0, 0xa0), segmentBytes(final, 'grown').subarray(0xa0)]);
+
+    beforeEach(async () => {
+      for (const n of [1, 2]) await db1.archive(segment(1, n));
+      db2 = await newStandby(db1.cluster, 'db2');
+    });
+
+    const archiveBytes = async (name: string, bytes: Buffer) => {
+      const stored = await storeFile(db1.cluster, { node: 'db1', epoch: 1 }, { name, bytes });
+      return commitFiles(db1.cluster, db1.seat, [stored as StoredFile]);
+    };
+
+    test('puts the shutdown checkpoint beside the rows, and nothing is committed while it stands', async () => {
+      await commitTail(db1.cluster, db1.seat, tail, 'flush');
+      await commitTail(db1.cluster, db1.seat, tail, 'flush');
+      expect(await readHead(db1.cluster)).toMatchObject({
+        lsn: lsnText(3),
+        flush: { lsn: '0/3000A0' },
+        tail: { timeline: 1, lsn: '0/3000A0' },
+      });
+      const row = (await readTail(db1.cluster, 1))!;
+      const served = await fetchTail(db1.cluster, row);
+      expect(served.subarray(0, 0xa0)).toEqual(tail.bytes.subarray(0, 0xa0));
+      expect(served.subarray(0xa0)).toEqual(Buffer.alloc(SEGMENT_SIZE - 0xa0));
+      await expect(archiveBytes(final, grown)).rejects.toMatchObject({
+        code: 'refused',
+        hint: expect.stringContaining('flush --undo'),
+      });
+    });
+
+    test('is refused while the vault lacks a segment', async () => {
+      const later = { segment: segment(1, 4), bytes: segmentBytes(segment(1, 4)), lsn: lsnOf(4) + 0xa0n };
+      await expect(commitTail(db1.cluster, db1.seat, later, 'flush')).rejects.toMatchObject({ code: 'hole' });
+    });
+
+    test('undone, the same segment goes on: the grown one takes the place of the tail', async () => {
+      await commitTail(db1.cluster, db1.seat, tail, 'flush');
+      expect(await undoFlush(db1.cluster, 'db1')).toBe(true);
+      expect(await undoFlush(db1.cluster, 'db1')).toBe(false);
+      await expect(db1.archive(final, 'set back')).rejects.toMatchObject({ code: 'conflict' });
+      expect(await archiveBytes(final, grown)).toMatchObject([{ result: 'committed' }]);
+      expect(await readHead(db1.cluster)).toMatchObject({ lsn: lsnText(4), flush: null, tail: null });
+    });
+
+    test('undone and done again in the same segment: the tail grows', async () => {
+      await commitTail(db1.cluster, db1.seat, tail, 'flush');
+      await undoFlush(db1.cluster, 'db1');
+      const longer = { segment: final, bytes: grown, lsn: lsnOf(3) + 0x200n };
+      await commitTail(db1.cluster, db1.seat, longer, 'flush');
+      expect(await readHead(db1.cluster)).toMatchObject({
+        flush: { lsn: '0/300200' },
+        tail: { lsn: '0/300200' },
+      });
+      const other = { segment: final, bytes: segmentBytes(final, 'set back'), lsn: lsnOf(3) + 0x300n };
+      await undoFlush(db1.cluster, 'db1');
+      await expect(commitTail(db1.cluster, db1.seat, other, 'flush')).rejects.toMatchObject({
+        code: 'conflict',
+      });
+    });
+
+    test('after a trigger the undo is refused, and after an undo the trigger finds no flush', async () => {
+      await commitTail(db1.cluster, db1.seat, tail, 'flush');
+      await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+      await expect(undoFlush(db1.cluster, 'db1')).rejects.toMatchObject({
+        code: 'fenced',
+        hint: expect.stringContaining('rejoin'),
+      });
+      await expect(archiveBytes(final, grown)).rejects.toMatchObject({ code: 'fenced' });
+    });
+
+    test('of a trigger and an undo that sleep between read and commit, who comes second reads again', async () => {
+      await commitTail(db1.cluster, db1.seat, tail, 'flush');
+      let first = true;
+      const cluster = await wired({
+        before: async () => {
+          if (first) await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+          first = false;
+        },
+      });
+      await expect(undoFlush(cluster, 'db1')).rejects.toMatchObject({ code: 'fenced' });
+    });
+
+    test('a smart promotion consumes the tail, forks at its end, and its segment is still served to others', async () => {
+      await commitTail(db1.cluster, db1.seat, tail, 'flush');
+      await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+      expect((await readHead(db1.cluster)).flush).toBeNull();
+      await expect(
+        sealPromotion(db2.cluster, { node: 'db2', timeline: 1, lsn: lsnOf(3) }),
+      ).rejects.toMatchObject({ code: 'refused' });
+      const sealed = await sealPromotion(db2.cluster, { node: 'db2', timeline: 1, lsn: end });
+      expect(sealed).toMatchObject({ lsn: '0/3000A0', reserved: 2 });
+      await openPromotion(db2.cluster, db2.seat, {
+        timeline: 2,
+        historyText: '1\t0/3000A0\tno recovery target specified\n',
+      });
+      expect(await readHead(db1.cluster)).toMatchObject({
+        timeline: 2,
+        lsn: '0/3000A0',
+        tail: null,
+        flush: null,
+      });
+      const history = (await vault.manifest.get(keys.history(db1.cluster.partition, 2))) as HistoryRow;
+      expect(history.forkSegmentWhole).toBe(true);
+      expect(await db2.archive(segment(2, 3))).toBe('committed');
+      // the old primary's shutdown-checkpoint segment, handed in by a node that rejoined and was promoted later
+      expect(await db2.archive(segment(1, 3), 'final')).toBe('ignored');
+    });
+
+    test('a dead primary’s last segment is salvaged as a tail without a latch', async () => {
+      await commitTail(db1.cluster, db1.seat, tail, 'salvage');
+      expect(await readHead(db1.cluster)).toMatchObject({ flush: null, tail: { lsn: '0/3000A0' } });
     });
   });
 

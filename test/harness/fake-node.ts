@@ -3,7 +3,8 @@
  * real; only PostgreSQL is played by the test.
  */
 import { openCluster, type Cluster } from '../../core/work/cluster.ts';
-import { commitFiles, type CommitResult, type WriterSeat, type WriterState } from '../../core/work/commit.ts';
+import { commitFiles, type CommitResult } from '../../core/work/commit.ts';
+import type { WriterSeat, WriterState } from '../../core/work/writer.ts';
 import { initCluster } from '../../core/work/init.ts';
 import { reportNode } from '../../core/work/heartbeat.ts';
 import { storeFile, type StoredFile } from '../../core/work/store-file.ts';
