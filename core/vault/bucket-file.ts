@@ -13,8 +13,8 @@ import { open, readdir, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import type { Bucket, ObjectInfo } from './bucket.ts';
-import { byBytes, otherBytes } from './bucket-memory.ts';
-import { checkKey, FRAME_BYTES, makeFrame, readFrame } from './object-frame.ts';
+import { FRAME_BYTES, makeFrame, readFrame } from './object-frame.ts';
+import { byBytes, checkKey, otherBytes } from './object-key.ts';
 import {
   errnoOf,
   localFailure,

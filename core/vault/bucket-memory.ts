@@ -1,10 +1,9 @@
 /**
  * A bucket within one process, for tests.
  */
-import { VaultError } from '../errors.ts';
 import type { Bucket, ObjectFacts } from './bucket.ts';
-import { checkKey } from './object-frame.ts';
 import { makeFrame } from './object-frame.ts';
+import { byBytes, checkKey, otherBytes } from './object-key.ts';
 
 type Kept = { body: Buffer; facts: ObjectFacts; storedAt: Date };
 
@@ -45,16 +44,4 @@ export function memoryBucket(name: string, objects = new Map<string, Kept>()): B
     },
     async close() {},
   };
-}
-
-/** Ascending by the bytes of UTF-8, as S3 and SQLite order; JavaScript's own order is that of UTF-16. */
-export function byBytes(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
-}
-
-/** Refusal of a second content; the same words in every backend. */
-export function otherBytes(bucket: string, key: string): VaultError {
-  return new VaultError('conflict', `${bucket} holds other bytes under '${key}'`, {
-    hint: 'nothing was changed; two writers made different content under one name.',
-  });
 }

@@ -16,8 +16,8 @@ import { hash } from 'node:crypto';
 import { VaultError } from '../errors.ts';
 import { attemptMsOf, awsFailure, type AwsFailure, type AwsPlace, clientSettings } from './aws-client.ts';
 import type { Bucket } from './bucket.ts';
-import { otherBytes } from './bucket-memory.ts';
-import { checkKey, FRAME_BYTES, makeFrame, readFrame } from './object-frame.ts';
+import { FRAME_BYTES, makeFrame, readFrame } from './object-frame.ts';
+import { checkKey, otherBytes } from './object-key.ts';
 import { DEFAULT_TIMEOUT_MS, extraMsFor, type Limit, pause, withLimit } from './time-limit.ts';
 
 export type S3BucketPlace = AwsPlace & {

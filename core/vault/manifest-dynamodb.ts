@@ -94,7 +94,7 @@ export async function createDynamoTable(place: DynamoPlace, options: Options = {
           hint: 'look at it in the AWS console, then try again.',
         });
       }
-      await pause(500);
+      await pause(200);
     }
     const schema = (table?.KeySchema ?? [])
       .map(({ AttributeName, KeyType }) => `${KeyType} ${AttributeName}`)

@@ -5,7 +5,7 @@
  * agent's socket and heartbeat; it starts with the first one (20 to 40 ms). Reads stay in this thread: they take microseconds,
  * never wait for a writer, and a hook that only reads pays for no thread. `oneShot` does all of it here.
  */
-import { constants } from 'node:fs';
+import fs, { constants } from 'node:fs';
 import { access, open, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -67,7 +67,7 @@ export async function fileManifest(
   const sqlite = await import('node:sqlite');
 
   // here a wait would hold the whole process: a short one, then again later
-  const rows = await patient(() => sqliteRows(sqlite, uri, 0), 'open the manifest');
+  const rows = await patient(() => sqliteRows(sqlite, fs, file, uri, 0), 'open the manifest');
   const version = await patient(() => rows.version(), 'open the manifest');
   if (version !== SCHEMA) {
     rows.close();
@@ -76,7 +76,7 @@ export async function fileManifest(
       hint: 'install the walvault that made it, or a newer one.',
     });
   }
-  const thread = options.oneShot === true ? undefined : transactionThread(uri, directory);
+  const thread = options.oneShot === true ? undefined : transactionThread(file, uri, directory);
 
   return {
     name,
@@ -113,7 +113,7 @@ export async function fileManifest(
     try {
       return await work();
     } catch (error) {
-      throw explained(error, directory);
+      throw await foundMissing(error, 'change rows');
     }
   }
 
@@ -159,7 +159,7 @@ function missing(directory: string): VaultError {
 }
 
 /** The thread that transactions run in: started by the first, no reason for the process to stay alive when idle. */
-function transactionThread(uri: string, directory: string) {
+function transactionThread(file: string, uri: string, directory: string) {
   let worker: Worker | undefined;
   let lastId = 0;
   const waiting = new Map<number, { resolve(outcome: Outcome): void; reject(error: unknown): void }>();
@@ -174,7 +174,7 @@ function transactionThread(uri: string, directory: string) {
   const start = (): Worker => {
     const made = new Worker(threadSource(), {
       eval: true,
-      workerData: { uri },
+      workerData: { file, uri },
       name: 'manifest',
       execArgv: [],
     });
@@ -219,7 +219,7 @@ function threadSource(): string {
         const leftMs = untilMs - Date.now();
         // too late to begin: whoever asked has given up, and a change that nobody expects is worse than none
         if (leftMs <= 0) throw Object.assign(new Error('the time was over before it began'), { errcode: 5 });
-        rows ??= sqliteRows(require('node:sqlite'), workerData.uri, 1000);
+        rows ??= sqliteRows(require('node:sqlite'), require('node:fs'), workerData.file, workerData.uri, 1000);
         parentPort.postMessage({ id, outcome: rows.transact(changes, leftMs) });
       } catch (error) {
         parentPort.postMessage({ id, failure: { message: String(error && error.message), errcode: error && error.errcode } });
@@ -239,7 +239,7 @@ function codeOf(error: unknown): number | undefined {
 
 function isBusy(error: unknown): boolean {
   const code = codeOf(error);
-  return code === BUSY || code === 6;
+  return code === BUSY || code === 6 || code === 15; // 15: a race of openers and closers that SQLite gave up on
 }
 
 const LOCAL: Record<number, { words: string; hint: string }> = {

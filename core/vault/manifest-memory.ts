@@ -1,9 +1,9 @@
 /**
  * A manifest within one process, for tests.
  */
-import { byBytes } from './bucket-memory.ts';
 import { checkChanges, holds, keyOf } from './changes.ts';
 import type { Key, Manifest, Row } from './manifest.ts';
+import { byBytes } from './object-key.ts';
 
 /** Rows as JSON text, so that nobody shares an object with the table, by partition and name. */
 type Table = Map<string, Map<string, string>>;

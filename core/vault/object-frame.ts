@@ -9,6 +9,8 @@
  * other, which user metadata and side files do not. `zstd -d` skips the frame, `head -c 2048` shows it, `tail -c +2049`
  * is the body. The length is fixed, so the body's size is known from a listing and the facts from one small ranged read.
  *
+ * (Node's zstdDecompress stops after such a frame without an error, so it is always taken off before the body is handed out.)
+ *
  * Source: RFC 8878, "Skippable Frames".
  */
 import { hash } from 'node:crypto';
@@ -76,23 +78,4 @@ function corrupt(key: string, why: string, cause?: unknown): VaultError {
     hint: 'restore it from a copy of the bucket (an older version, the DR vault).',
     cause,
   });
-}
-
-/**
- * Refuses a key that would leave the vault's directory, or that not every backend can keep.
- *
- * @throws VaultError usage
- */
-export function checkKey(key: string): void {
-  const parts = key.split('/');
-  if (
-    key.length > 900 ||
-    !/^[\x21-\x7e]+$/.test(key) ||
-    key.includes('\\') ||
-    parts.some((part) => part === '' || part === '.' || part === '..' || part.length > 255)
-  ) {
-    throw new VaultError('usage', `'${key}' cannot be the key of an object`, {
-      hint: "a key is printable ASCII without blanks and backslashes, its parts between '/' are not empty, '.' or '..'.",
-    });
-  }
 }

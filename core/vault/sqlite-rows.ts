@@ -4,6 +4,7 @@
  * sqliteRows() is handed to a worker thread as its own source text, since a bundled hook is one file and has no second one
  * to start a thread from. So it may use nothing from outside its body; types are erased and do not count.
  */
+import type * as fsModule from 'node:fs';
 import type * as sqliteModule from 'node:sqlite';
 import type { Change, Condition, Key, Outcome, Row } from './manifest.ts';
 
@@ -35,13 +36,51 @@ export type SqliteRows = {
   close(): void;
 };
 
-export function sqliteRows(sqlite: typeof sqliteModule, uri: string, busyMs: number): SqliteRows {
-  const db: sqliteModule.DatabaseSync = new sqlite.DatabaseSync(new URL(uri), { timeout: busyMs });
-  // FULL: in WAL mode only this syncs each commit; fullfsync: macOS alone, where fsync does not reach the disk
-  db.exec('PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;');
+/**
+ * @param file    the database
+ * @param uri     the same as a URL with `mode=rw`: an absent one is an error (errcode 14), not made
+ * @param busyMs  longest wait of a read for a process that repairs the file after a crash
+ */
+export function sqliteRows(
+  sqlite: typeof sqliteModule,
+  fs: Pick<typeof fsModule, 'statSync'>,
+  file: string,
+  uri: string,
+  busyMs: number,
+): SqliteRows {
+  let db: sqliteModule.DatabaseSync | undefined;
+  let inode: string | undefined;
   const statements = new Map<string, sqliteModule.StatementSync>();
+  const close = (): void => {
+    statements.clear();
+    const closing = db;
+    db = undefined;
+    closing?.close();
+  };
+  /**
+   * The open database, while it is the one that has the name. A vault that was removed and made again, or whose disk was
+   * mounted anew, would otherwise go on taking commits into a deleted file.
+   */
+  const connection = (): sqliteModule.DatabaseSync => {
+    const found = fs.statSync(file, { throwIfNoEntry: false });
+    const there = found && `${found.dev}:${found.ino}`;
+    if (db !== undefined && there === inode) return db;
+    close();
+    const opening = new sqlite.DatabaseSync(new URL(uri), { timeout: busyMs });
+    try {
+      // FULL: in WAL mode only this syncs each commit; fullfsync: macOS alone, where fsync does not reach the disk
+      opening.exec('PRAGMA synchronous = FULL; PRAGMA fullfsync = ON;');
+    } catch (error) {
+      opening.close();
+      throw error;
+    }
+    db = opening;
+    inode = there;
+    return db;
+  };
   const prepared = (text: string): sqliteModule.StatementSync => {
-    const statement = statements.get(text) ?? db.prepare(text);
+    const connected = connection();
+    const statement = statements.get(text) ?? connected.prepare(text);
     statements.set(text, statement);
     return statement;
   };
@@ -102,21 +141,23 @@ export function sqliteRows(sqlite: typeof sqliteModule, uri: string, busyMs: num
         .map(parsed);
     },
     transact(changes, waitMs) {
-      db.exec(`PRAGMA busy_timeout = ${Math.max(0, Math.floor(waitMs))}`);
-      db.exec('BEGIN IMMEDIATE');
+      const connected = connection();
+      connected.exec(`PRAGMA busy_timeout = ${Math.max(0, Math.floor(waitMs))}`);
+      connected.exec('BEGIN IMMEDIATE');
+      let outcome: Outcome;
       try {
-        const outcome = apply(changes);
-        db.exec(outcome.done ? 'COMMIT' : 'ROLLBACK');
-        return outcome;
+        outcome = apply(changes);
+        connected.exec(outcome.done ? 'COMMIT' : 'ROLLBACK');
       } catch (error) {
-        if (db.isTransaction) db.exec('ROLLBACK');
+        if (connected.isTransaction) connected.exec('ROLLBACK');
         throw error;
-      } finally {
-        db.exec(`PRAGMA busy_timeout = ${busyMs}`);
       }
+      connected.exec(`PRAGMA busy_timeout = ${busyMs}`);
+      if (connection() !== connected) {
+        throw Object.assign(new Error('the database was replaced during a transaction'), { errcode: 5 });
+      }
+      return outcome;
     },
-    close() {
-      db.close();
-    },
+    close,
   };
 }
