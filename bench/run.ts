@@ -73,9 +73,7 @@ async function archiveRate(
   segments: number,
 ): Promise<number> {
   await setArchiveCommand(client, '');
-  await fillSegments(client, segments);
-  const { rows } = await client.query<{ name: string }>('SELECT pg_walfile_name(pg_switch_wal()) AS name');
-  const last = rows[0]?.name ?? '';
+  const last = await fillSegments(client, segments);
   const waiting = await waitingSegments(bench);
   const begun = performance.now();
   await setArchiveCommand(client, command);
@@ -97,14 +95,21 @@ async function setArchiveCommand(client: SqlClient, command: string): Promise<vo
   });
 }
 
-/** WAL of ordinary rows, as compressible as rows are: `count` segments of it. */
-async function fillSegments(client: SqlClient, count: number): Promise<void> {
+/** WAL of ordinary rows, as compressible as rows are: `count` full segments of it. @returns the last one's name */
+async function fillSegments(client: SqlClient, count: number): Promise<string> {
+  let last = '';
   for (let done = 0; done < count; done += 1) {
     await client.query(
       `INSERT INTO filler SELECT id, md5(id::text) || md5((id * 7)::text) FROM generate_series(1, 90000) id`,
     );
+    // before the switch: afterwards the position may be the beginning of a segment that nothing was written into
+    const { rows } = await client.query<{ name: string }>(
+      'SELECT pg_walfile_name(pg_current_wal_insert_lsn()) AS name',
+    );
+    last = rows[0]?.name ?? '';
     await client.query('SELECT pg_switch_wal()');
   }
+  return last;
 }
 
 async function waitingSegments(bench: Bench): Promise<number> {

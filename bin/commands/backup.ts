@@ -53,7 +53,7 @@ for replication, a superuser for instance. Broken off (Ctrl-C), it removes what 
       row = await untilSignalled((signal) =>
         takeBackup(cluster, {
           node,
-          connection: { pgdata, settings },
+          connection: { pgdata, settings, env: context.io.env },
           label: context.text('label'),
           bundleSizeBytes: settings.bundleSize,
           uploadParallel: settings.uploadParallel,

@@ -90,10 +90,13 @@ of its own is refused: what the vault has archived since would be lost. Run it o
  */
 async function timelineOf(context: Context, pgdata: Pgdata): Promise<number> {
   if (pgdata.running === undefined) return pgdata.control.timeline;
-  return withConnection({ pgdata: pgdata.path, settings: context.settings }, async (client) => {
-    const { rows } = await client.query<{ name: string }>(
-      'SELECT pg_walfile_name(pg_current_wal_lsn()) AS name',
-    );
-    return Number.parseInt(rows[0]?.name.slice(0, 8) ?? '', 16);
-  });
+  return withConnection(
+    { pgdata: pgdata.path, settings: context.settings, env: context.io.env },
+    async (client) => {
+      const { rows } = await client.query<{ name: string }>(
+        'SELECT pg_walfile_name(pg_current_wal_lsn()) AS name',
+      );
+      return Number.parseInt(rows[0]?.name.slice(0, 8) ?? '', 16);
+    },
+  );
 }

@@ -34,7 +34,7 @@ are replaced, and named.`,
     const done = await configurePrimary(cluster, {
       node,
       pgdata,
-      connection: { settings },
+      connection: { settings, env: context.io.env },
       installation: installationOf(settings, cluster.vault.url),
       retrieveRetryMs: settings.retrieveRetryInterval,
       forceSwitchMs: settings.forceSwitch,

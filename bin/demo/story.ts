@@ -41,6 +41,8 @@ export async function runDemo(context: Context, options: DemoOptions): Promise<v
     throw new VaultError('refused', 'PostgreSQL does not run as root, and the demo starts one', {
       hint: `Run it as an ordinary user (sudo -u postgres walvault demo), or 'npm start', which changes to one by itself.`,
     });
+  // the servers and their hooks inherit it
+  for (const name of Object.keys(process.env)) if (isOthers(name)) delete process.env[name];
   const scratch = await realpath(await mkdtemp(path.join(os.tmpdir(), 'walvault-demo-')));
   const story = new Story(context, options, scratch);
   let done = false;
@@ -344,9 +346,11 @@ function indent(text: string): string {
   return text.replace(/^(?=.)/gm, '   ');
 }
 
-/** Another server's PGHOST, or another vault's name, must not lead the demo's commands astray. */
+/** Another server's PGHOST, or another vault's name, must not lead the demo's servers and commands astray. */
+function isOthers(variable: string): boolean {
+  return variable !== 'PGBIN' && /^(PG|WALVAULT_)/.test(variable);
+}
+
 function withoutOthers(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(
-    Object.entries(env).filter(([name]) => name === 'PGBIN' || !/^(PG|WALVAULT_)/.test(name)),
-  );
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !isOthers(name)));
 }
