@@ -158,6 +158,7 @@ class Agent {
         if ((await runningServer(this.#context.pgdata).catch(() => undefined)) !== undefined)
           [gone, limit] = [Date.now(), GONE_MS];
         else if (Date.now() - gone > limit) return;
+        if (!this.#isHome()) return;
         await this.#look();
       }
       const started = Date.now();
@@ -170,6 +171,12 @@ class Agent {
       const interval = this.#role === 'push' ? 1000 : this.#follower.interval;
       await this.#rest(Math.max(5, interval - (Date.now() - started)));
     }
+  }
+
+  /** False where the state directory was removed, or made anew: another agent works in the new one. */
+  #isHome(): boolean {
+    const there = fs.statSync(this.#context.stateDir, { throwIfNoEntry: false });
+    return there !== undefined && there.ino === fs.statSync('.').ino;
   }
 
   async #rest(ms: number): Promise<void> {

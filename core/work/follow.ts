@@ -22,7 +22,7 @@ const QUIET_MS = 5 * 60_000;
 /** Raw bytes being fetched at once. */
 const MEMORY = 256 * 1024 * 1024;
 /** While the own promotion waits to be sealed: a word that is told from one that a wrapper writes back late. */
-export const WATCHED_WORD = 1000;
+export const WATCHED_WORD = 2 * WORD_COUNT;
 
 export class Follower {
   readonly #context: NodeContext;
