@@ -174,7 +174,7 @@ export function awsFailure(
   }
   if (LATER.has(failure.name) || status >= 500 || status === 429 || isNetworkFailure(failure)) {
     return new VaultError('unreachable', `cannot ${what}: ${store} does not answer: ${reason}`, {
-      hint: `look whether ${place.endpoint ?? endpointFromEnvironment('S3') ?? 'AWS'} can be reached from here (network, proxy, security group).`,
+      hint: `look whether ${place.endpoint ?? process.env['AWS_ENDPOINT_URL'] ?? 'AWS'} can be reached from here (network, proxy, security group).`,
       cause: error,
     });
   }

@@ -1,6 +1,8 @@
 /**
  * The bytes of the vault, by key. A key is written once and never overwritten.
  *
+ * Facts and bytes are one object in every backend, in the layout of object-frame.ts; sizes here are the body's.
+ *
  * Backends: bucket-memory.ts (tests), bucket-file.ts (file:), bucket-s3.ts (s3:); one contract, test/contract/bucket.test.ts.
  */
 
@@ -21,7 +23,7 @@ export interface Bucket {
    */
   putOnce(key: string, body: Uint8Array, facts?: ObjectFacts): Promise<'stored' | 'same'>;
 
-  /** The bytes, or undefined when absent: absence is an answer, not an error. @throws VaultError unreachable | denied */
+  /** The bytes, or undefined when absent: absence is an answer, not an error. @throws VaultError unreachable | denied | corrupt (truncated, zeroed) */
   get(key: string): Promise<Buffer | undefined>;
 
   /** The facts put with the object, or undefined when absent. */
