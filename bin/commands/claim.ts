@@ -5,7 +5,10 @@ import { recoveryMode } from '../../core/postgres/signal-files.ts';
 import { withConnection } from '../../core/postgres/sql.ts';
 import { readWalFile } from '../../core/postgres/wal-directory.ts';
 import { historyName } from '../../core/wal/name.ts';
-import { readControl } from '../../core/work/cluster.ts';
+import { parseHistory } from '../../core/wal/history.ts';
+import { decideClaim } from '../../core/cluster/decide-roles.ts';
+import { readBranch } from '../../core/work/branch.ts';
+import { readControl, type Cluster } from '../../core/work/cluster.ts';
 import { checkIdentity, writerStore } from '../../core/work/node-state.ts';
 import { claimRole } from '../../core/work/promotion.ts';
 import type { CommandRow, Context } from '../command.ts';
@@ -63,16 +66,15 @@ of its own is refused: what the vault has archived since would be lost. Run it o
         },
       );
     const before = await readControl(cluster);
+    const supersede = context.number('supersede', { from: 1, to: Number.MAX_SAFE_INTEGER });
+    const historyText = history?.toString('utf8');
+    await checkClaim(cluster, { node, place: placeOf(pgdata), timeline, historyText, supersede });
     await context.confirm([
       `make ${node} (${placeOf(pgdata)}, timeline ${timeline}) the primary of ${cluster.name}`,
       `end epoch ${before.epoch} of ${before.primary ?? 'nobody'}: whoever else archives as primary is refused from then on`,
     ]);
     const seat = { node, place: placeOf(pgdata), store: writerStore(state) };
-    const epoch = await claimRole(cluster, seat, {
-      timeline,
-      historyText: history?.toString('utf8'),
-      supersede: context.number('supersede', { from: 1, to: Number.MAX_SAFE_INTEGER }),
-    });
+    const epoch = await claimRole(cluster, seat, { timeline, historyText, supersede });
     context.answer(
       { cluster: cluster.name, primary: node, epoch, timeline },
       () => `${node} is the primary of ${cluster.name}: epoch ${epoch}, timeline ${timeline}`,
@@ -83,6 +85,25 @@ of its own is refused: what the vault has archived since would be lost. Run it o
     });
   },
 };
+
+/** Would it be refused? Said before anybody is asked; what counts is the decision in the transaction itself. */
+async function checkClaim(
+  cluster: Cluster,
+  claimed: {
+    node: string;
+    place: string;
+    timeline: number;
+    historyText: string | undefined;
+    supersede: number | undefined;
+  },
+): Promise<void> {
+  const [control, { head, lineage }] = await Promise.all([readControl(cluster), readBranch(cluster)]);
+  const ancestors = claimed.historyText === undefined ? [] : parseHistory(claimed.historyText);
+  const request = { ...claimed, ancestors, id: '', nonce: '', at: new Date().toISOString() };
+  const decision = decideClaim(control, head, lineage, request);
+  if (decision.do === 'refuse')
+    throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+}
 
 /**
  * The timeline the server writes on. A running one is asked: after a promotion pg_control may show the old timeline until the
