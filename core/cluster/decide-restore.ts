@@ -22,6 +22,8 @@ export type RestoreBranch = {
   segmentSize: number;
   /** Child timelines whose fork lies within a segment of the parent that may still be served (HistoryRow.forkSegmentWhole). */
   wholeForks: ReadonlySet<number>;
+  /** The unfinished segment in which the tail ends: it is there although it reaches past `end`; null: there is no tail. */
+  tail: string | null;
   /** The lowest timeline number that nobody has opened: its history does not exist. */
   nextTimeline: number;
 };
@@ -65,6 +67,7 @@ export function placeOnBranch(name: string, branch: RestoreBranch): RestorePlace
     const child = lineage[index + 1];
     return child !== undefined && branch.wholeForks.has(child.timeline) ? 'due' : 'off';
   }
+  if (name === branch.tail) return 'due';
   // Right after a promotion the end is the fork, in the middle of a segment: that segment is the next to come.
   if (end === null || after > end) return 'beyond';
   // Left by a promotion that broke off: the branch has this stretch under the parent's name.

@@ -9,16 +9,20 @@ import { segmentsFrom } from '../wal/lineage.ts';
 import { historyName, isSegmentName, parseWalName, segmentEnd, segmentStart } from '../wal/name.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
 import { placeOnBranch } from '../cluster/decide-restore.ts';
-import { keys, type Head, type WalRow } from '../cluster/facts.ts';
+import { tailSegment } from '../cluster/decide-archive.ts';
+import type { Head } from '../cluster/facts.ts';
 import { readBranch, type Branch } from './branch.ts';
 import { readHead, type Cluster } from './cluster.ts';
 import { inWords, type Journal, type NodeContext } from './node-context.ts';
-import { readServed, WORD_COUNT, Words } from './node-state.ts';
+import { readServed, servedAt, WORD_COUNT, Words } from './node-state.ts';
 import { viewOf, type RestoreView } from './restore-request.ts';
 import type { Spool } from './spool.ts';
+import { findSegment } from './tail.ts';
 
 /** After this long without any change of head the poll slows down to idlePollInterval, in ms. */
 const QUIET_MS = 5 * 60_000;
+/** How long a tail that was given is not given again, in ms. */
+const TAIL_AGAIN_MS = 5000;
 /** Raw bytes being fetched at once. */
 const MEMORY = 256 * 1024 * 1024;
 /** While the own promotion waits to be sealed: a word that is told from one that a wrapper writes back late. */
@@ -34,6 +38,9 @@ export class Follower {
   /** Where the next segment that PostgreSQL wants begins, as far as is known. */
   #wanted: Lsn | undefined;
   #servedSeen: string | undefined;
+  #servedAt = 0;
+  /** The tail of the live timeline, and when PostgreSQL was last given it. */
+  #tail: { name: string; lsn: string; givenAt?: number } | undefined;
   #lastAsked: string | undefined;
   /** Names asked for while another node's promotion holds everybody: their words save the questions. */
   #held = new Set<string>();
@@ -96,6 +103,7 @@ export class Follower {
     const { head } = branch;
     const view = viewOf(cluster, branch, this.#context.node);
     this.#spool.open(cluster, head.epoch);
+    this.#noteTail(cluster, head);
     this.#noteServed(cluster);
     const mine = head.promotion?.state === 'triggered' && head.promotion.node === this.#context.node;
     this.#setWords(cluster, branch, view, mine);
@@ -108,8 +116,28 @@ export class Follower {
     return branch;
   }
 
+  /** A tail that grew, or gave way to the finished segment: what was fetched of it is no longer the answer. */
+  #noteTail(cluster: Cluster, head: Head): void {
+    const name = tailSegment(head, cluster.segmentSize);
+    const now = name === undefined ? undefined : { name, lsn: head.tail!.lsn };
+    if (this.#tail?.name === now?.name && this.#tail?.lsn === now?.lsn) return;
+    if (this.#tail !== undefined) this.#spool.remove(this.#tail.name);
+    this.#tail = now;
+  }
+
+  /** The tail was given a moment ago. PostgreSQL asks for it again at each interval; it is given again now and then, for a restart. */
+  get #restsOnTail(): boolean {
+    return this.#tail?.givenAt !== undefined && Date.now() - this.#tail.givenAt < TAIL_AGAIN_MS;
+  }
+
   #noteServed(cluster: Cluster): void {
     const served = readServed(this.#context.paths);
+    const at = servedAt(this.#context.paths);
+    if (served !== undefined && served === this.#tail?.name && at !== this.#servedAt) {
+      this.#tail.givenAt = Date.now();
+      this.asked.delete(served); // from here on, asking for it again means that it was read
+    }
+    this.#servedAt = at;
     if (served === undefined || served === this.#servedSeen) return;
     this.#servedSeen = served;
     this.#wanted = segmentEnd(served, cluster.segmentSize);
@@ -128,7 +156,8 @@ export class Follower {
     for (const name of this.#held) counts.set(name, WORD_COUNT);
     const next = this.nameAfterHead(cluster, branch);
     if (!view.held) {
-      if (next !== undefined) counts.set(next, mine ? WATCHED_WORD : WORD_COUNT);
+      if (next !== undefined && (next !== this.#tail?.name || this.#restsOnTail))
+        counts.set(next, mine ? WATCHED_WORD : WORD_COUNT);
       counts.set(historyName(view.branch.nextTimeline), WORD_COUNT);
     }
     this.words.set(counts);
@@ -151,13 +180,14 @@ export class Follower {
     for (const name of window) {
       if (this.#spool.fetchingCount >= most) break;
       if (this.#spool.has(name) || this.#spool.isFetching(name)) continue;
+      if (name === this.#tail?.name && this.#restsOnTail) continue;
       void this.#fetch(cluster, name);
     }
   }
 
   async #fetch(cluster: Cluster, name: string): Promise<void> {
     try {
-      const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+      const row = await findSegment(cluster, name);
       if (row === undefined) return;
       await this.#spool.fetch(cluster, row);
       this.#journal.count('fetched');
@@ -187,6 +217,7 @@ function sameChain(one: Head, other: Head): boolean {
     one.lsn === other.lsn &&
     one.epoch === other.epoch &&
     one.timeline === other.timeline &&
+    one.tail?.lsn === other.tail?.lsn &&
     one.promotion?.state === other.promotion?.state
   );
 }

@@ -42,6 +42,8 @@ export type Seal = {
   reserved: number;
   /** The history of `timeline`; null where it has none. */
   history: string | null;
+  /** The unfinished segment in which `lsn` lies, where a tail was consumed; null: `lsn` is the end of a whole segment, or a fork. */
+  tail: string | null;
   /** RestoreBranch.wholeForks of its lineage. */
   wholeForks: number[];
   /** Bytes. */
@@ -245,6 +247,11 @@ export function writeSeal(paths: StatePaths, seal: Seal): void {
 export function readServed(paths: StatePaths): string | undefined {
   const name = readText(paths.served)?.trim();
   return name !== undefined && isSegmentName(name) ? name : undefined;
+}
+
+/** When it was written, in ms; 0: never. The same name again is written again. */
+export function servedAt(paths: StatePaths): number {
+  return fs.statSync(paths.served, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 }
 
 export function writeServed(paths: StatePaths, name: string): void {

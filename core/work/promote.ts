@@ -13,7 +13,8 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import { placeOnBranch } from '../cluster/decide-restore.ts';
-import { keys, type Promotion, type WalRow } from '../cluster/facts.ts';
+import { tailSegment } from '../cluster/decide-archive.ts';
+import type { Promotion } from '../cluster/facts.ts';
 import { readControl as readControlFile } from '../postgres/pgdata.ts';
 import { promote } from '../postgres/server.ts';
 import { hasSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
@@ -28,6 +29,7 @@ import { inWords, isPassing, type Journal, type NodeContext } from './node-conte
 import { readSeal, readServed, removeDurably, replaceDurably, writeSeal, type Seal } from './node-state.ts';
 import { openPromotion, sealPromotion } from './promotion.ts';
 import { RESERVED_HISTORY, viewOf } from './restore-request.ts';
+import { findSegment } from './tail.ts';
 import type { Spool } from './spool.ts';
 
 /** How long after a promote signal a standby that still recovers is asked again, in ms. */
@@ -74,7 +76,8 @@ export class Promoter {
       crashPoint('promote-triggered');
       if (promotion.mode === 'smart') await this.#resumeReplay();
     }
-    const at = promotion.mode === 'smart' ? this.#consumed(cluster, branch) : this.#given(cluster, branch);
+    const at =
+      promotion.mode === 'smart' ? await this.#consumed(cluster, branch) : this.#given(cluster, branch);
     if (at === undefined) return;
     // Before the seal, while a vault that does not answer costs only time.
     await this.#fillSpool(cluster, branch, at.lsn);
@@ -98,12 +101,33 @@ export class Promoter {
     crashPoint('promote-signalled');
   }
 
-  /** smart: PostgreSQL asked for the name after head, on head's timeline, since the trigger was seen. */
-  #consumed(cluster: Cluster, branch: Branch): { timeline: number; lsn: Lsn } | undefined {
+  /**
+   * smart: PostgreSQL asked for the name after head, on head's timeline, since the trigger was seen. With a tail that name is the tail's
+   * segment: it was given, and either replayed to the tail's end (so says the server) or asked for again after it was read.
+   */
+  async #consumed(cluster: Cluster, branch: Branch): Promise<{ timeline: number; lsn: Lsn } | undefined> {
     const { head } = branch;
+    const unfinished = tailSegment(head, cluster.segmentSize);
+    if (head.tail !== null && unfinished !== undefined) {
+      const end = parseLsn(head.tail.lsn);
+      const given = readServed(this.#context.paths) === unfinished && this.#follower.hasAsked(unfinished);
+      const replayed = await this.#replayedTo();
+      if (replayed === undefined ? !given : replayed < end) return undefined;
+      return { timeline: head.timeline, lsn: end };
+    }
     const next = this.#follower.nameAfterHead(cluster, branch);
     if (head.lsn === null || next === undefined || !this.#follower.hasAsked(next)) return undefined;
     return { timeline: head.timeline, lsn: parseLsn(head.lsn) };
+  }
+
+  /** What the server says it has replayed; undefined: it takes no connections (warm). */
+  async #replayedTo(): Promise<Lsn | undefined> {
+    const rows = await askServer<{ lsn: string | null }>(
+      this.#context,
+      'select pg_last_wal_replay_lsn()::text as lsn',
+    ).catch(() => []);
+    const lsn = rows[0]?.lsn;
+    return lsn === undefined || lsn === null ? undefined : parseLsn(lsn);
   }
 
   /** fast: the end of the last segment that PostgreSQL was ever given, whether it has replayed it yet or not. */
@@ -144,7 +168,7 @@ export class Promoter {
     for (const { timeline } of branch.lineage) {
       const name = nameOf(timeline, start, cluster.segmentSize);
       if (name === undefined || placeOnBranch(name, view.branch) !== 'due' || this.#spool.has(name)) continue;
-      const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+      const row = await findSegment(cluster, name);
       if (row !== undefined) await this.#spool.fetch(cluster, row);
     }
   }
@@ -164,6 +188,11 @@ export class Promoter {
     crashPoint('promote-spooled');
     const { id, epoch, node, mode } = sealed;
     const wholeForks = [...viewOf(cluster, branch, node).branch.wholeForks];
+    const { head } = branch;
+    const tail =
+      head.tail?.timeline === timeline && head.tail.lsn === lsn
+        ? (tailSegment(head, cluster.segmentSize) ?? null)
+        : null;
     const seal: Seal = {
       id,
       epoch,
@@ -173,6 +202,7 @@ export class Promoter {
       lsn,
       reserved,
       history,
+      tail,
       wholeForks,
       segmentSize: cluster.segmentSize,
     };

@@ -11,7 +11,8 @@ import {
   type RestoreBranch,
   type RestoreRequest,
 } from '../cluster/decide-restore.ts';
-import { keys, type WalRow } from '../cluster/facts.ts';
+import { tailSegment } from '../cluster/decide-archive.ts';
+import type { WalRow } from '../cluster/facts.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { lineageOf } from '../wal/lineage.ts';
 import { parseWalName } from '../wal/name.ts';
@@ -19,6 +20,7 @@ import { readHistory, type Branch } from './branch.ts';
 import type { Cluster } from './cluster.ts';
 import type { NodeContext } from './node-context.ts';
 import type { Seal } from './node-state.ts';
+import { findSegment } from './tail.ts';
 
 /** Stands for a timeline number that was reserved and never opened: PostgreSQL must not take it, and must look past it. */
 export const RESERVED_HISTORY = '# reserved by walvault\n';
@@ -35,6 +37,7 @@ export function viewOf(cluster: Cluster, { head, lineage, histories }: Branch, m
     branch: {
       lineage,
       end: head.lsn === null ? null : parseLsn(head.lsn),
+      tail: tailSegment(head, cluster.segmentSize) ?? null,
       segmentSize: cluster.segmentSize,
       wholeForks,
       nextTimeline: head.timeline + 1,
@@ -49,6 +52,7 @@ export function sealedView(seal: Seal, segmentSize: number): RestoreView {
     branch: {
       lineage: lineageOf(seal.timeline, seal.history ?? undefined),
       end: parseLsn(seal.lsn),
+      tail: seal.tail ?? null,
       segmentSize,
       wholeForks: new Set(seal.wholeForks),
       nextTimeline: seal.reserved,
@@ -146,7 +150,7 @@ async function lookUp(
     // there, so it would never find the live one behind it.
     return place === 'perhaps' && parsed.timeline > 1 ? { text: RESERVED_HISTORY } : 'unseen';
   }
-  const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+  const row = await findSegment(cluster, name);
   return row === undefined ? 'unseen' : { row };
 }
 

@@ -6,7 +6,7 @@ import { VaultError } from '../errors.ts';
 import { decideFlush, decideUndo } from '../cluster/decide-flush.ts';
 import { keys, type TailRow, type WalRow } from '../cluster/facts.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
-import { segmentStart } from '../wal/name.ts';
+import { isSegmentName, segmentStart } from '../wal/name.ts';
 import { readBranch } from './branch.ts';
 import {
   asRow,
@@ -32,6 +32,17 @@ export type Tail = {
 
 export async function readTail(cluster: Cluster, timeline: number): Promise<TailRow | undefined> {
   return (await cluster.vault.manifest.get(keys.tail(cluster.partition, timeline))) as TailRow | undefined;
+}
+
+/**
+ * The row under which a segment is served: its own, else the tail that ends in it. Whether it may be served at all is for
+ * core/cluster/decide-restore.ts to say.
+ */
+export async function findSegment(cluster: Cluster, name: string): Promise<WalRow | undefined> {
+  const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+  if (row !== undefined || !isSegmentName(name)) return row;
+  const tail = await readTail(cluster, Number.parseInt(name.slice(0, 8), 16));
+  return tail?.segment === name ? asWalRow(cluster, tail) : undefined;
 }
 
 /** The segment as it is served: whole up to the end, zeros after it. @throws VaultError corrupt | unreachable */

@@ -22,6 +22,7 @@ function branch(change: Partial<RestoreBranch> = {}): RestoreBranch {
     lineage: lineageOf(3, text),
     end: at(8),
     segmentSize: SEGMENT,
+    tail: null,
     wholeForks: new Set([3]),
     nextTimeline: 4,
     ...change,
@@ -56,6 +57,12 @@ describe('where a name lies', () => {
   test('right after a promotion the segment that holds the fork is the next to come, not one that is missing', () => {
     expect(placeOnBranch(name(3, 5), branch({ end: at(5) + 0x2000n }))).toBe('beyond');
     expect(placeOnBranch(name(1, 5), branch({ end: at(5) + 0x2000n }))).toBe('due');
+  });
+
+  test('the unfinished segment of a tail is there, the one after it is not', () => {
+    const flushed = branch({ tail: name(3, 8) });
+    expect(placeOnBranch(name(3, 8), flushed)).toBe('due');
+    expect(placeOnBranch(name(3, 9), flushed)).toBe('beyond');
   });
 
   test('an empty vault holds nothing', () => {
