@@ -72,7 +72,7 @@ describe(`a promotion broken off on ${pair.title}`, () => {
   test.each(points)('everything killed at %s', async (point) => {
     const node = `after-${point}`;
     const server = await standbyBehind(node, { WALVAULT_CRASH_AT: point });
-    await site.trigger('smart', node);
+    await site.ok('trigger', 'smart', '--to', node, '--yes', '--no-wait');
     // the agent dies at the point, and again each time a hook starts another; or recovered does
     await waitFor(
       'a crash',
@@ -88,7 +88,7 @@ describe(`a promotion broken off on ${pair.title}`, () => {
   test.each(points)('the agent alone killed at %s: the server goes on by itself', async (point) => {
     const node = `alone-${point}`;
     const server = await standbyBehind(node, { WALVAULT_CRASH_AT: point });
-    await site.trigger('smart', node);
+    await site.ok('trigger', 'smart', '--to', node, '--yes', '--no-wait');
     await waitFor(
       'a crash',
       60_000,
@@ -109,7 +109,7 @@ describe(`a promotion broken off on ${pair.title}`, () => {
     for (let round = 0; round < 4; round++) {
       const node = `random-${round}`;
       const server = await standbyBehind(node);
-      await site.trigger('smart', node);
+      await site.ok('trigger', 'smart', '--to', node, '--yes', '--no-wait');
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 600));
       if (server.pid() !== undefined) await server.kill9();
       await startAgain(node);
