@@ -2,14 +2,15 @@
  * The demo's two servers, each with a directory and a port of its own below one scratch directory, and their end: whatever happened
  * before, no process of theirs is left.
  */
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { findOwnBinDir, freePorts, initDatabase } from '../../core/postgres/new-server.ts';
 import { runningServer } from '../../core/postgres/pgdata.ts';
 import { startServer, stopServer } from '../../core/postgres/server.ts';
 import { connect } from '../../core/postgres/sql.ts';
-import { stateDirOf, statePaths } from '../../core/work/node-state.ts';
+import { takeNodeLock, type NodeLock } from '../../core/work/node-lock.ts';
+import { stateDirOf, statePaths, type StatePaths } from '../../core/work/node-state.ts';
 import { programRoot } from '../program-root.ts';
 
 export const SUPERUSER = 'postgres';
@@ -25,6 +26,7 @@ export class DemoServers {
   readonly db2: DemoServer;
   readonly binDir: string;
   readonly #clients = new Set<SqlClient>();
+  readonly #locks: NodeLock[] = [];
 
   private constructor(binDir: string, db1: DemoServer, db2: DemoServer) {
     this.binDir = binDir;
@@ -69,7 +71,7 @@ export class DemoServers {
   /** Ends it at once, its agent too, and removes its directories. */
   async remove(server: DemoServer): Promise<void> {
     await stopServer(server.pgdata, 'immediate');
-    await this.#endAgent(server, 0);
+    (await this.#endAgent(server, 0))?.release();
     const state = stateDirOf(server.pgdata);
     for (const folder of [server.pgdata, state])
       await rm(folder, { recursive: true, force: true, maxRetries: 5 });
@@ -89,49 +91,55 @@ export class DemoServers {
     const running = await runningServer(server.pgdata);
     if (running === undefined) throw new Error(`the server ${server.name} does not run`);
     process.kill(-running.pid, 'SIGKILL');
-    await this.#endAgent(server, 0);
+    // held on to: a hook that outlives its server for a moment must not start another agent on a machine that is dead
+    const lock = await this.#endAgent(server, 0);
+    if (lock !== undefined) this.#locks.push(lock);
     return running.pid;
   }
 
   /** Stops everything that runs. @param gentle  by a fast stop first, so that the last segment can be archived */
   async stopAll(gentle: boolean): Promise<void> {
     for (const client of this.#clients) await client.end().catch(() => {});
+    for (const lock of this.#locks.splice(0)) lock.release();
     for (const server of [this.db1, this.db2]) {
       if (gentle) await stopServer(server.pgdata, 'fast', 15_000).catch(() => {});
       await stopServer(server.pgdata, 'immediate', 15_000).catch(() => {});
-      await this.#endAgent(server, gentle ? 5000 : 0);
+      (await this.#endAgent(server, gentle ? 5000 : 0))?.release();
     }
   }
 
-  /** An agent ends by itself when its server is gone; after `patienceMs` it is ended. */
-  async #endAgent(server: DemoServer, patienceMs: number): Promise<void> {
-    const pid = await agentPid(server);
-    if (pid === undefined) return;
+  /**
+   * An agent ends by itself when its server is gone; after `patienceMs` it is ended. Its lock tells whether it lives: a pid in a file
+   * may be another's by now.
+   *
+   * @returns the lock, now ours; undefined where the server never had an agent
+   */
+  async #endAgent(server: DemoServer, patienceMs: number): Promise<NodeLock | undefined> {
     const askAt = Date.now() + patienceMs;
-    const killAt = askAt + 3000;
-    while (isAlive(pid)) {
-      if (Date.now() >= askAt) signal(pid, Date.now() >= killAt || patienceMs === 0 ? 'SIGKILL' : 'SIGTERM');
-      await sleep(50);
+    const killAt = patienceMs === 0 ? askAt : askAt + 3000;
+    for (;;) {
+      const paths = stateOf(server);
+      if (paths === undefined) return undefined;
+      const lock = await takeNodeLock(paths.lock, 50);
+      if (lock !== undefined) return lock;
+      const pid = await agentPid(paths);
+      if (pid !== undefined && Date.now() >= askAt) signal(pid, Date.now() >= killAt ? 'SIGKILL' : 'SIGTERM');
     }
   }
 }
 
-async function agentPid(server: DemoServer): Promise<number | undefined> {
+function stateOf(server: DemoServer): StatePaths | undefined {
+  if (!existsSync(server.pgdata)) return undefined;
+  const paths = statePaths(stateDirOf(server.pgdata));
+  return existsSync(paths.dir) ? paths : undefined;
+}
+
+async function agentPid(paths: StatePaths): Promise<number | undefined> {
   try {
-    const text = await readFile(statePaths(stateDirOf(server.pgdata)).agent, 'utf8');
-    const { pid } = JSON.parse(text) as { pid?: unknown };
+    const { pid } = JSON.parse(await readFile(paths.agent, 'utf8')) as { pid?: unknown };
     return typeof pid === 'number' && Number.isInteger(pid) && pid > 1 ? pid : undefined;
   } catch {
-    return undefined; // never started
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
+    return undefined; // it has the lock and not yet said who it is
   }
 }
 
