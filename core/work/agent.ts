@@ -14,12 +14,19 @@ import { stopServer } from '../postgres/server.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { historyName, parseWalName } from '../wal/name.ts';
 import { decideDiverged } from '../cluster/decide-roles.ts';
-import { answerOf, buildId, listenForRequests, type AgentAnswer, type AgentRequest } from './agent-socket.ts';
+import {
+  answerOf,
+  askAgent,
+  buildId,
+  listenForRequests,
+  type AgentAnswer,
+  type AgentRequest,
+} from './agent-socket.ts';
 import { putEvent, readHead } from './cluster.ts';
 import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
 import { inWords, isPassing, Journal, openNode, type NodeContext } from './node-context.ts';
-import { takeNodeLock } from './node-lock.ts';
+import { takeNodeLock, type NodeLock } from './node-lock.ts';
 import {
   readRestartPoint,
   readSeal,
@@ -37,6 +44,8 @@ import { Spool } from './spool.ts';
 /** How long the server may be gone before its agent ends, in ms; hooks start it while the postmaster is still coming up. */
 const GONE_MS = 3000;
 const FIRST_GONE_MS = 15_000;
+/** How long a new agent waits for the one that holds the lock to end, in ms. */
+const TAKE_OVER_MS = 5000;
 
 type Role = 'push' | 'follow';
 
@@ -48,13 +57,29 @@ type Role = 'push' | 'follow';
  */
 export async function runAgent(stateDir: string, version: string): Promise<void> {
   process.chdir(stateDir);
-  const lock = await takeNodeLock(statePaths('.').lock, 5000);
+  const lock = await takeOver();
   if (lock === undefined) return;
   const agent = new Agent(openNode(stateDir), version);
   try {
     await agent.run();
   } finally {
     lock.release();
+  }
+}
+
+/**
+ * The node's lock; undefined where an agent of this very version has it and answers: several hooks may have started one at once, and those
+ * who came late must not wait behind it to live on after the server. One of another version ends by being asked.
+ */
+async function takeOver(): Promise<NodeLock | undefined> {
+  const build = buildId();
+  const deadline = Date.now() + TAKE_OVER_MS;
+  for (;;) {
+    const lock = await takeNodeLock(statePaths('.').lock);
+    if (lock !== undefined) return lock;
+    const answer = await askAgent({ op: 'status' }, build).catch(() => undefined);
+    if (answer?.ok === true || Date.now() > deadline) return undefined;
+    await sleep(20);
   }
 }
 

@@ -1,0 +1,144 @@
+/**
+ * The agent as a process: what it inherits, that there is one, that it makes way for another version, that it goes with its server; and
+ * a promotion that broke off between PostgreSQL's own steps.
+ *
+ * @jest-environment ./test/harness/system-environment.cjs
+ */
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import { guardPromotion } from '../../core/work/guard.ts';
+import { onePair } from '../harness/pairs.ts';
+import { killHard, waitFor } from '../harness/scratch.ts';
+import { TestSite } from '../harness/site.ts';
+
+jest.setTimeout(240_000);
+
+const pair = onePair(0);
+
+describe(`the agent on ${pair.title}`, () => {
+  let site: TestSite;
+  beforeAll(async () => {
+    site = await TestSite.open({ pair, segmentSizeMiB: 1 });
+    await site.makePrimary('db1');
+    await site.archiveNow('db1');
+  });
+  afterAll(() => site.close());
+
+  const only = (node: string) => {
+    const pids = site.agentPids(node);
+    expect(pids).toHaveLength(1);
+    return pids[0]!;
+  };
+
+  test('nothing of the server is left open in it, and it leads a session of its own', () => {
+    const pid = only('db1');
+    const targets = readdirSync(`/proc/${pid}/fd`).map(
+      (fd) => [Number(fd), open(`/proc/${pid}/fd/${fd}`)] as const,
+    );
+    for (const fd of [0, 1, 2]) expect(targets.find(([number]) => number === fd)?.[1]).toBe('/dev/null');
+    const server = site.server('db1');
+    const foreign = targets.filter(([, target]) => target.startsWith(server.pgdata + path.sep));
+    expect(foreign).toEqual([]);
+    // every pipe and socket has both its ends here, or is the agent's own listening socket
+    const mine = new Set(targets.map(([, target]) => target));
+    const postmasters = readdirSync(`/proc/${server.pid()!}/fd`).map((fd) =>
+      open(`/proc/${server.pid()!}/fd/${fd}`),
+    );
+    expect(postmasters.filter((target) => /^(pipe|socket):/.test(target) && mine.has(target))).toEqual([]);
+    const session = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[3];
+    expect(session).toBe(String(pid));
+  });
+
+  test('hooks that find none at the same time start one agent only', async () => {
+    const name = await site.archiveNow('db1');
+    await killHard(site.agentPids('db1'));
+    // without the marker, or the wrapper answers by itself
+    rmSync(path.join(site.state('db1'), 'now', `${name}.ok`));
+    const ask = () => site.hook('db1', 'archive', `pg_wal/${name}`, name);
+    const answers = await Promise.all([ask(), ask(), ask(), ask()]);
+    expect(answers.map(({ status, stderr }) => [status, stderr])).toEqual(answers.map(() => [0, '']));
+    await waitFor('one agent', 10_000, () => site.agentPids('db1').length === 1);
+  });
+
+  test('an agent of another version makes way for one of the installed', async () => {
+    const before = only('db1');
+    const link = path.join(site.state('db1'), 'program');
+    const installed = readlinkSync(link);
+    const copy = path.join(site.scratch, 'program-copy');
+    copyProgram(installed, copy);
+    rmSync(link);
+    symlinkSync(copy, `${link}.new`);
+    renameSync(`${link}.new`, link);
+    await site.archiveNow('db1');
+    expect(await site.server('db1').number('SELECT failed_count FROM pg_stat_archiver')).toBe(0);
+    await waitFor('the old agent is gone', 10_000, () => !site.agentPids('db1').includes(before));
+    only('db1');
+  });
+
+  test('it does not hold up a stop, and goes when its server is gone', async () => {
+    const server = site.server('db1');
+    const since = performance.now();
+    await server.stop('fast');
+    expect(performance.now() - since).toBeLessThan(30_000);
+    await waitFor('the end of the agent', 30_000, () => site.agentPids('db1').length === 0);
+    expect(existsSync(path.join(site.state('db1'), 'agent.sock'))).toBe(false);
+    await server.start();
+    await site.archiveNow('db1');
+  });
+
+  test('guard leaves alone what is in order, and refuses while a server runs', async () => {
+    const server = site.server('db1');
+    await expect(guardPromotion(server.pgdata, site.state('db1'))).rejects.toMatchObject({ code: 'refused' });
+    await server.stop('fast');
+    expect(await guardPromotion(server.pgdata, site.state('db1'))).toMatchObject({
+      repaired: false,
+      removed: [],
+    });
+    expect(existsSync(path.join(server.pgdata, 'standby.signal'))).toBe(false);
+    await server.start();
+  });
+
+  test('a standby whose signal file is gone while it recovered becomes a standby again, twice the same', async () => {
+    await site.backup();
+    const standby = await site.addStandby('db2');
+    await site.caughtUp('db2');
+    await standby.kill9();
+    rmSync(path.join(standby.pgdata, 'standby.signal'));
+    const unborn = path.join(standby.pgdata, 'pg_wal', '00000002.history');
+    writeFileSync(unborn, '1\t0/3000000\tbroken off\n');
+    const done = await guardPromotion(standby.pgdata, site.state('db2'));
+    expect(done).toMatchObject({ repaired: true, removed: ['00000002.history'] });
+    expect(existsSync(path.join(standby.pgdata, 'standby.signal'))).toBe(true);
+    expect(existsSync(unborn)).toBe(false);
+    expect(await guardPromotion(standby.pgdata, site.state('db2'))).toMatchObject({ repaired: false });
+    await standby.start();
+    expect(await standby.value('SELECT pg_is_in_recovery()')).toBe(true);
+    await site.caughtUp('db2');
+  });
+});
+
+function open(file: string): string {
+  try {
+    return readlinkSync(file);
+  } catch {
+    return '';
+  }
+}
+
+/** dist/ and package.json are all that hooks and agent need. */
+function copyProgram(from: string, to: string): void {
+  mkdirSync(to);
+  cpSync(path.join(from, 'dist'), path.join(to, 'dist'), { recursive: true });
+  cpSync(path.join(from, 'package.json'), path.join(to, 'package.json'));
+}
