@@ -9,6 +9,7 @@
  * Source: PostgreSQL, src/include/catalog/pg_control.h, ControlFileData.
  */
 import { VaultError } from '../errors.ts';
+import { crc32c } from './crc32c.ts';
 import { type Lsn } from './lsn.ts';
 import { isSegmentSize } from './name.ts';
 
@@ -94,7 +95,7 @@ export function parseControlFile(bytes: Uint8Array): ControlFile {
       hint: 'PostgreSQL 15, 16, 17 and 18 on little-endian machines are known; PG_VERSION in the data directory names its major.',
     });
   }
-  if (u32(layout.crcAt) !== crc32c(bytes.subarray(0, layout.crcAt))) {
+  if (u32(layout.crcAt) !== crc32c(bytes, 0, 0, layout.crcAt)) {
     throw wrong('the checksum of pg_control does not fit its content', {
       hint: 'A server may have been writing it just now: try again. If it stays so, the data directory is damaged.',
     });
@@ -143,14 +144,4 @@ export function parseControlFile(bytes: Uint8Array): ControlFile {
 
 function wrong(message: string, options: { hint?: string } = {}): VaultError {
   return new VaultError('pgdata', message, options);
-}
-
-/** CRC-32C (Castagnoli), as PostgreSQL reckons it; zlib.crc32 is another polynomial. */
-function crc32c(bytes: Uint8Array): number {
-  let crc = 0xffff_ffff;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (0x82f6_3b78 & -(crc & 1));
-  }
-  return ~crc >>> 0;
 }
