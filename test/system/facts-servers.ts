@@ -180,7 +180,7 @@ export class FactsSite {
       String(await primary.value('SELECT pg_walfile_name(pg_current_wal_insert_lsn() + 1)')),
     );
     await waitFor('the fourth segment is archived', 20_000, () =>
-      existsSync(`${primary.archived}/${this.segments[3]}`),
+      primary.has(`pg_wal/archive_status/${this.segments[3]}.done`),
     );
     await primary.stop('immediate');
   }
