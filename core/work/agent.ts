@@ -39,6 +39,7 @@ import { heartbeat, type NodeReport } from './heartbeat.ts';
 import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
 import { Pusher } from './push.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
+import { RoleWatch } from './role-watch.ts';
 import { Spool } from './spool.ts';
 
 /** How long the server may be gone before its agent ends, in ms; hooks start it while the postmaster is still coming up. */
@@ -93,8 +94,11 @@ class Agent {
   readonly #spool: Spool;
   readonly #follower: Follower;
   readonly #promoter: Promoter;
+  readonly #roles: RoleWatch;
   #role: Role = 'follow';
   #finish = false;
+  /** Asked to end, rather than its server gone: somebody waits for it. */
+  #asked = false;
   #switchDue = false;
   #trouble: string | null = null;
   /** The last report said that the server has reached the end of its base backup. */
@@ -111,6 +115,7 @@ class Agent {
     this.#pusher = new Pusher(context, this.#journal);
     this.#follower = new Follower(context, this.#journal, this.#spool);
     this.#promoter = new Promoter(context, this.#journal, this.#spool, this.#follower);
+    this.#roles = new RoleWatch(context, this.#journal);
   }
 
   async run(): Promise<void> {
@@ -126,10 +131,13 @@ class Agent {
     await this.#guard();
     const watcher = this.#watch();
     const beats = this.#beat();
+    const looks = setInterval(() => this.#roles.look(), 500);
     try {
       await this.#loop();
     } finally {
       this.#finish = true;
+      clearInterval(looks);
+      if (!this.#asked) await this.#roles.settle();
       watcher?.close();
       await this.#leave(server);
       await Promise.race([beats, sleep(500)]);
@@ -139,6 +147,7 @@ class Agent {
 
   #end(): void {
     this.#finish = true;
+    this.#asked = true;
     this.#wake?.();
   }
 
@@ -302,6 +311,7 @@ class Agent {
         this.#switchDue = true;
         this.#trouble = null;
         this.#lookedAt = 0;
+        this.#roles.expect();
         this.#wake?.();
       }
       return outcome;

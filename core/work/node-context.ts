@@ -11,7 +11,7 @@ import { loadSettings, type Settings } from '../settings/read.ts';
 import { openCluster, type Cluster } from './cluster.ts';
 import type { HistoryCache } from './branch.ts';
 import type { WriterSeat } from './writer.ts';
-import { checkIdentity, statePaths, writerStore, type StatePaths } from './node-state.ts';
+import { checkAttached, checkIdentity, statePaths, writerStore, type StatePaths } from './node-state.ts';
 
 export type NodeContext = {
   /** Absolute, for messages. */
@@ -33,11 +33,12 @@ export type NodeContext = {
  * Settings come from settings.toml alone: the environment is the postmaster's, started perhaps from a shell where
  * WALVAULT_NODE names another server. What the SDK reads (AWS_…) stays.
  *
- * @throws VaultError unconfigured | copied | usage
+ * @throws VaultError unconfigured | copied | fenced (detached) | usage
  */
 export function openNode(stateDir: string): NodeContext {
   const paths = statePaths('.');
   const identity = checkIdentity(paths);
+  checkAttached(paths);
   const settings = loadSettings({ flags: {}, env: {}, stateDir });
   const node = settings.need('node');
   const pgdata = fs.realpathSync(identity.pgdata);

@@ -12,6 +12,9 @@
  *   word/<name>                          how many times the wrapper may still say "not yet" for this name
  *   served                               last segment served
  *   seal                                 JSON, while a promotion of this node is sealed and not yet open
+ *   role                                 JSON: what this node became last, as on_role_change was told
+ *   on_role_change.log                   what its last run said
+ *   detached                             JSON: this node was opened for a test; it never writes to the vault again
  *   opened                               the epoch and timeline that this node opened last
  *   refused                              why the gate turned this node back into a standby
  *   restartpoint                         %r of the last restart point
@@ -26,6 +29,7 @@ import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { isSegmentName, parseWalName } from '../wal/name.ts';
 import type { Promotion } from '../cluster/facts.ts';
+import type { KeptRole } from '../cluster/decide-role.ts';
 import type { WriterState, WriterStore } from './writer.ts';
 
 export type Identity = { machineId: string; pgdata: string; device: string; inode: string };
@@ -79,6 +83,8 @@ export function statePaths(dir: string) {
     seal: at('seal'),
     refused: at('refused'),
     opened: at('opened'),
+    role: at('role'),
+    detached: at('detached'),
     restartPoint: at('restartpoint'),
   };
 }
@@ -203,6 +209,7 @@ export function writerStore(paths: StatePaths): WriterStore {
       return text === undefined ? undefined : (JSON.parse(text) as WriterState);
     },
     write(state) {
+      checkAttached(paths); // no commit goes out before its nonce is written here: whoever comes this far is stopped
       try {
         replaceDurably(paths.writer, `${JSON.stringify(state)}\n`);
       } catch (cause) {
@@ -237,6 +244,41 @@ export function readSeal(paths: StatePaths): Seal | undefined {
 export function readOpened(paths: StatePaths): { epoch: number; timeline: number } | undefined {
   const text = readText(paths.opened);
   return text === undefined ? undefined : (JSON.parse(text) as { epoch: number; timeline: number });
+}
+
+/** What this node became last; undefined where it was never told, or the file is damaged. */
+export function readKeptRole(paths: StatePaths): KeptRole | undefined {
+  try {
+    const text = readText(paths.role);
+    return text === undefined ? undefined : (JSON.parse(text) as KeptRole);
+  } catch {
+    return undefined;
+  }
+}
+
+export function writeKeptRole(paths: StatePaths, kept: KeptRole): void {
+  replaceDurably(paths.role, `${JSON.stringify(kept)}\n`);
+}
+
+export type Detached = { at: string; node: string; vault: string; cluster: string };
+
+/** The mark of `standby detach`: undefined where this node belongs to its vault. */
+export function readDetached(paths: StatePaths): Detached | undefined {
+  const text = readText(paths.detached);
+  return text === undefined ? undefined : (JSON.parse(text) as Detached);
+}
+
+export function writeDetached(paths: StatePaths, detached: Detached): void {
+  replaceDurably(paths.detached, `${JSON.stringify(detached)}\n`);
+}
+
+/** @throws VaultError fenced  where this node was detached: it can neither write to its vault nor follow it, ever */
+export function checkAttached(paths: StatePaths): void {
+  if (!fs.existsSync(paths.detached)) return;
+  const at = readDetached(paths)?.at ?? 'some time';
+  throw new VaultError('fenced', `this node was detached from its vault at ${at}`, {
+    hint: `It was opened for a test and never writes to the vault again; when the test is over, make the standby anew with 'walvault standby create'.`,
+  });
 }
 
 export function writeSeal(paths: StatePaths, seal: Seal): void {
