@@ -5,11 +5,13 @@ import { backups } from './commands/backups.ts';
 import { claim } from './commands/claim.ts';
 import { configurePrimaryCommand } from './commands/configure-primary.ts';
 import { demo } from './commands/demo.ts';
+import { flush } from './commands/flush.ts';
 import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
 import { standbyConfigure } from './commands/standby-configure.ts';
 import { standbyCreate } from './commands/standby-create.ts';
 import { status } from './commands/status.ts';
+import { switchoverCommand } from './commands/switchover.ts';
 import { trigger } from './commands/trigger.ts';
 
 export const COMMANDS: readonly CommandRow[] = [
@@ -20,6 +22,8 @@ export const COMMANDS: readonly CommandRow[] = [
   standbyCreate,
   standbyConfigure,
   status,
+  switchoverCommand,
+  flush,
   trigger,
   claim,
   guard,

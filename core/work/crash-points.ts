@@ -29,6 +29,28 @@ export const CRASH_POINTS = [
   'open-asked',
   /** `recovered`: the vault has opened, the seal still lies here. */
   'open-committed',
+  /** Flush: pg_hba.conf has its second name, the one that rejects everybody is not in its place. */
+  'flush-saved',
+  /** Flush: the one that rejects everybody is in its place, the postmaster may have read it. */
+  'flush-exchanged',
+  /** Flush: the postmaster lets nobody in, the original is back on disk. */
+  'flush-refusing',
+  /** Flush: every other session has ended. */
+  'flush-ended',
+  /** Flush: the server is stopped. */
+  'flush-stopped',
+  /** Flush: everything that waited is in the vault. */
+  'flush-archived',
+  /** Flush: standby.signal is written, the tail is not in the vault. */
+  'flush-signal',
+  /** Flush: the tail is in the vault. */
+  'flush-committed',
+  /** Undo of a flush: the vault has it, standby.signal is still there. */
+  'flush-undone',
+  /** Switchover: flushed, nothing is triggered. */
+  'switchover-flushed',
+  /** Switchover: the trigger is in the vault, nobody waits for it. */
+  'switchover-triggered',
 ] as const;
 
 export type CrashPoint = (typeof CRASH_POINTS)[number];

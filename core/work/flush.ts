@@ -1,0 +1,284 @@
+/**
+ * The flush of a primary: the server is stopped with everything it ever acknowledged in the vault, the shutdown checkpoint too, and
+ * its next start is read-only. After it a trigger loses nothing, and this server can follow the new primary as it is.
+ *
+ *   look     this node is the vault's primary, archiving works, the server can be flushed                  nothing changed
+ *   refuse   nobody new is let in; sessions end; segment switch; fast stop                 (flush-server.ts) undone on a failure
+ *   commit   what waits goes to the vault; standby.signal; the shutdown checkpoint as tail and latch        in this order
+ *
+ * May be run again after a kill at any place: it looks up what stands. standby.signal comes before the latch, and `undoFlush` ends
+ * the latch before standby.signal: a server that starts as the primary is one that the vault does not hold for flushed.
+ *
+ * docs/design.md, "Changing roles"; the rules were explored in a model of flush, switchover and undo.
+ */
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VaultError, type FailureCode } from '../errors.ts';
+import { decideUndo } from '../cluster/decide-flush.ts';
+import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
+import { readControl as readControlFile, readPgdata, type Pgdata } from '../postgres/pgdata.ts';
+import type { ConnectOptions } from '../postgres/sql.ts';
+import { hasSignalFile, removeSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
+import { formatLsn } from '../wal/lsn.ts';
+import { readControl, readHead, type Cluster } from './cluster.ts';
+import { checkDatabase } from './configure.ts';
+import { crashPoint } from './crash-points.ts';
+import { stopForFlush, type EndedSessions, type FlushStep } from './flush-server.ts';
+import { heartbeat } from './heartbeat.ts';
+import { checkIdentity, stateDirOf, statePaths, writerStore } from './node-state.ts';
+import { endRefusal, withFlushLock } from './refuse-connections.ts';
+import { archiveWaiting, shutdownCheckpoint } from './stopped-wal.ts';
+import { commitTail, undoFlush } from './tail.ts';
+import { withoutAgent } from './without-agent.ts';
+import { settle, writerOf, type WriterSeat } from './writer.ts';
+
+/** DBState "shut down". */
+const SHUT_DOWN = 1;
+
+/** After these the tail is certainly not in the vault, and the server may go on as the primary. */
+const SURELY_NOT: readonly FailureCode[] = ['hole', 'refused', 'corrupt', 'conflict', 'local', 'pgdata'];
+
+export type NodeRequest = { node: string; pgdata: string; stateDir?: string };
+
+export type FlushRequest = NodeRequest & {
+  connection: Omit<ConnectOptions, 'pgdata'>;
+  /** How long other sessions may go on with what they do, ms. */
+  graceMs: number;
+  /** How long nothing may arrive in the vault, and how long the stop may take, ms. */
+  waitMs: number;
+  zstdLevel: number;
+  /** The last word before anything is changed. @throws what forbids the flush */
+  check?(): Promise<void>;
+  signal?: AbortSignal;
+  onStep?: (step: FlushStep) => void;
+};
+
+export type Flushed = {
+  /** It stood already when this was called. */
+  already: boolean;
+  /** End of the shutdown checkpoint, and the segment it lies in. */
+  lsn: string;
+  segment: string;
+  timeline: number;
+  epoch: number;
+  sessions: EndedSessions;
+  /** Since nobody is let in (performance.now()); undefined where this call did not stop the server. */
+  refusedAtMs?: number;
+};
+
+type Place = { pgdata: Pgdata; stateDir: string; seat: WriterSeat };
+
+/**
+ * Flushes the primary of `request.pgdata`; one that was stopped cleanly, or whose flush was broken off, is flushed the rest of the way.
+ *
+ * @throws VaultError  why not; the hint begins with the state in which the server is left
+ */
+export async function flushPrimary(cluster: Cluster, request: FlushRequest): Promise<Flushed> {
+  const place = await openPlace(cluster, request);
+  const { pgdata, stateDir } = place;
+  return withFlushLock(stateDir, async () => {
+    await endRefusal(stateDir); // of a flush that was killed
+    const standing = await standingFlush(cluster, place);
+    if (standing !== undefined) return standing;
+    await checkWriter(cluster, place.seat);
+    try {
+      const stopped = pgdata.running === undefined ? undefined : await stopRunning(cluster, place, request);
+      const done = await withoutAgent(stateDir, () => commitStopped(cluster, place, request));
+      return { ...done, sessions: { idle: 0, terminated: 0 }, ...stopped };
+    } catch (error) {
+      await endRefusal(stateDir);
+      throw await withState(error, pgdata.path);
+    }
+  });
+}
+
+async function stopRunning(
+  cluster: Cluster,
+  { pgdata, stateDir, seat }: Place,
+  request: FlushRequest,
+): Promise<{ sessions: EndedSessions; refusedAtMs: number }> {
+  if (await hasSignalFile(pgdata.path, 'standby.signal'))
+    throw new VaultError(
+      'refused',
+      `the server on ${pgdata.path} runs read-only: a flush of it was broken off`,
+      {
+        hint: `Stop it, run 'walvault flush --undo', start it, and flush it again.`,
+      },
+    );
+  const stopped = await stopForFlush(cluster, {
+    ...request,
+    pgdata,
+    stateDir,
+    connection: { ...request.connection, pgdata: pgdata.path },
+    async check(when) {
+      if (when === 'first') await request.check?.();
+      await checkWriter(cluster, seat);
+    },
+  });
+  await endRefusal(stateDir); // the server is down: only its mark is left
+  return stopped;
+}
+
+/** The server is down. What is left in pg_wal goes to the vault, the shutdown checkpoint last. */
+async function commitStopped(
+  cluster: Cluster,
+  { pgdata, seat }: Place,
+  request: FlushRequest,
+): Promise<Omit<Flushed, 'sessions'>> {
+  const say = request.onStep ?? (() => {});
+  await checkShutDown(pgdata.path);
+  const files = await archiveWaiting(cluster, pgdata.walDirectory, seat, request);
+  say({ step: 'archived', files });
+  crashPoint('flush-archived');
+  const tail = await shutdownCheckpoint(cluster, pgdata);
+  // last look: from here on an answer that is lost leaves standby.signal where it is
+  await checkWriter(cluster, seat);
+  request.signal?.throwIfAborted();
+  await writeSignalFile(pgdata.path, 'standby.signal');
+  crashPoint('flush-signal');
+  try {
+    await commitTail(cluster, seat, tail, 'flush');
+  } catch (error) {
+    if (error instanceof VaultError && SURELY_NOT.includes(error.code))
+      await removeSignalFile(pgdata.path, 'standby.signal');
+    throw error;
+  }
+  crashPoint('flush-committed');
+  const { epoch, timeline } = await readHead(cluster);
+  const lsn = formatLsn(tail.lsn);
+  say({ step: 'committed', segment: tail.segment, lsn });
+  return { already: false, lsn, segment: tail.segment, timeline, epoch };
+}
+
+/** The flush that stands in the vault, where it is of this server as it is; undefined: none stands. @throws VaultError refused */
+async function standingFlush(cluster: Cluster, { pgdata, seat }: Place): Promise<Flushed | undefined> {
+  const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
+  if (head.flush === null || head.tail === null || control.primary !== seat.node) return undefined;
+  const { lsn } = head.flush;
+  if (!(await hasSignalFile(pgdata.path, 'standby.signal'))) {
+    const found = pgdata.running === undefined ? await readControlFile(pgdata.path) : undefined;
+    const stopped = found?.state === SHUT_DOWN ? await shutdownCheckpoint(cluster, pgdata) : undefined;
+    if (stopped === undefined || formatLsn(stopped.lsn) !== lsn)
+      throw new VaultError(
+        'refused',
+        `${seat.node} was flushed at ${lsn}, but its server has gone on since`,
+        {
+          hint: `'walvault flush --undo' lets it archive again; then flush it again.`,
+        },
+      );
+    await writeSignalFile(pgdata.path, 'standby.signal');
+  }
+  return {
+    already: true,
+    lsn,
+    segment: tailSegment(head, cluster.segmentSize) ?? '',
+    timeline: head.tail.timeline,
+    epoch: control.epoch,
+    sessions: { idle: 0, terminated: 0 },
+  };
+}
+
+export type Undone = {
+  /** A flush stood in the vault and was ended. */
+  undone: boolean;
+  /** standby.signal was there: the next start is that of a primary again. */
+  removedSignal: boolean;
+};
+
+/**
+ * Backs out of a flush: the vault first, by the same condition that a trigger has, and only then standby.signal. May be run again.
+ *
+ * @throws VaultError fenced (a trigger was faster) | refused (the server runs read-only) | copied | unreachable
+ */
+export async function undoFlushHere(cluster: Cluster, request: NodeRequest): Promise<Undone> {
+  const { pgdata, stateDir, seat } = await openPlace(cluster, request);
+  return withFlushLock(stateDir, async () => {
+    await endRefusal(stateDir);
+    const removedSignal = await hasSignalFile(pgdata.path, 'standby.signal');
+    const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
+    const decision = decideUndo(control, head, seat.node);
+    if (decision.do === 'refuse')
+      throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+    if (removedSignal && pgdata.running !== undefined)
+      throw new VaultError('refused', `the server on ${pgdata.path} runs, read-only`, {
+        hint: `Stop it first: pg_ctl -D '${pgdata.path}' stop`,
+      });
+    return withoutAgent(stateDir, async () => {
+      await checkWriter(cluster, seat, { evenFlushed: true });
+      const undone = await undoFlush(cluster, seat.node);
+      // Moves head's revision, by this node's own nonce: the commit of a flush whose answer was lost can land no more.
+      await heartbeat(cluster, { name: seat.node }, seat);
+      crashPoint('flush-undone');
+      await removeSignalFile(pgdata.path, 'standby.signal');
+      return { undone, removedSignal };
+    });
+  });
+}
+
+async function openPlace(cluster: Cluster, request: NodeRequest): Promise<Place> {
+  const pgdata = await readPgdata(request.pgdata);
+  checkDatabase(cluster, pgdata);
+  const stateDir = path.resolve(request.stateDir ?? stateDirOf(pgdata.path));
+  const paths = statePaths(stateDir);
+  checkIdentity(paths);
+  const { node } = request;
+  return {
+    pgdata,
+    stateDir,
+    seat: { node, place: `${os.hostname()}:${pgdata.path}`, store: writerStore(paths) },
+  };
+}
+
+/** May this node write? The agent may swap the nonce between two looks: "copied" is asked again. @throws VaultError fenced | copied | refused */
+async function checkWriter(
+  cluster: Cluster,
+  seat: WriterSeat,
+  options: { evenFlushed?: boolean } = {},
+): Promise<void> {
+  for (let left = 5; ; left -= 1) {
+    const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
+    const state = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
+    const seen = options.evenFlushed === true ? { ...head, flush: null } : head;
+    const refusal = decideWriter(control, seen, writerOf(seat, state));
+    if (refusal === undefined) return;
+    if (refusal.code !== 'copied' || left === 0)
+      throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
+    await sleep(100);
+  }
+}
+
+async function checkShutDown(pgdata: string): Promise<void> {
+  const { state, stateText } = await readControlFile(pgdata);
+  if (state === SHUT_DOWN) return;
+  const readOnly = await hasSignalFile(pgdata, 'standby.signal');
+  throw new VaultError('refused', `the server was not stopped cleanly: pg_control says '${stateText}'`, {
+    hint: readOnly
+      ? `It was started read-only after a flush that was broken off: run 'walvault flush --undo', start it, and flush it again.`
+      : `Start it, so that it recovers, and flush it again.`,
+  });
+}
+
+/** The failure, with the state in which the server is left. */
+async function withState(error: unknown, pgdata: string): Promise<unknown> {
+  const aborted = error instanceof Error && error.name === 'AbortError';
+  if (!aborted && !(error instanceof VaultError)) return error;
+  const state = await stateInWords(pgdata).catch(
+    (cause: unknown) => `the state of the server is unknown: ${String(cause)}`,
+  );
+  if (error instanceof VaultError && error.code === 'fenced') return error; // its own hint says it all
+  if (!(error instanceof VaultError))
+    return new VaultError('refused', 'the flush was broken off', { hint: state, cause: error });
+  const hint = error.hint === undefined ? state : `${state}\n      ${error.hint}`;
+  return new VaultError(error.code, error.message, { hint, cause: error });
+}
+
+async function stateInWords(pgdata: string): Promise<string> {
+  const { running } = await readPgdata(pgdata, { anyOwner: true });
+  if (running?.status === 'stopping')
+    return `The server is still stopping, which cannot be taken back; nothing is flushed. Once it has stopped, run 'walvault flush' again, or start it as the primary. If it never ends: pg_ctl -D '${pgdata}' stop -m immediate, then start it; nothing is lost.`;
+  if (running !== undefined) return 'Nothing is flushed: the server runs and takes connections.';
+  if (!(await hasSignalFile(pgdata, 'standby.signal')))
+    return `Nothing is flushed: the server is stopped and may be started as the primary, as if nothing had been: pg_ctl -D '${pgdata}' start. Or run 'walvault flush' again: it goes on from here.`;
+  return `The server is stopped, and its next start is read-only. Run 'walvault flush' again to go on, or 'walvault flush --undo' to go back.`;
+}
