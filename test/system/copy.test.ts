@@ -79,7 +79,9 @@ describe(`a copy of the primary on ${pair.title}`, () => {
     // whoever it was: the other one goes on
     await writeAndSwitch(refused === copy ? db1 : copy, 1);
     await site.archiveNow(refused === copy ? 'db1' : 'twin');
-    expect(refused.log(400)).toMatch(/walvault: .*(nodes.db1).*(nodes.twin)|walvault: .*(nodes.twin).*(nodes.db1)/);
+    expect(refused.log(400)).toMatch(
+      /walvault: .*(nodes.db1).*(nodes.twin)|walvault: .*(nodes.twin).*(nodes.db1)/,
+    );
   });
 
   test('a machine rolled back to an earlier state is refused when it writes other bytes under archived names', async () => {

@@ -21,7 +21,11 @@ describe.each(pairs)('the vault away on $title', (pair) => {
   beforeAll(async () => {
     site = await TestSite.open({
       pair,
-      walvault: { WALVAULT_RESTORE_TIMEOUT: '3s', WALVAULT_VAULT_TIMEOUT: '1s' },
+      walvault: {
+        WALVAULT_RESTORE_TIMEOUT: '3s',
+        WALVAULT_VAULT_TIMEOUT: '1s',
+        WALVAULT_ARCHIVE_TIMEOUT: '5s',
+      },
     });
     db1 = await site.makePrimary('db1');
     await site.backup();
