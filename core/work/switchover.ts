@@ -50,6 +50,10 @@ export type SwitchedOver = {
 export async function switchover(cluster: Cluster, request: SwitchoverRequest): Promise<SwitchedOver> {
   const { to, waitMs, signal } = request;
   const say = request.onStep ?? (() => {});
+  if (request.node === to)
+    throw new VaultError('refused', `${to} is this node itself`, {
+      hint: `A switchover runs on the primary and names a standby: 'walvault status' lists them.`,
+    });
   const pending = await pendingSwitchover(cluster, to);
   if (pending !== undefined) {
     say({ step: 'triggered', epoch: pending.epoch, already: true });
