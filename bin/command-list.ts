@@ -8,8 +8,13 @@ import { demo } from './commands/demo.ts';
 import { flush } from './commands/flush.ts';
 import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
+import { nodeAdd } from './commands/node-add.ts';
+import { nodeCheck } from './commands/node-check.ts';
+import { nodeDrop } from './commands/node-drop.ts';
+import { nodeList } from './commands/node-list.ts';
 import { standbyConfigure } from './commands/standby-configure.ts';
 import { standbyCreate } from './commands/standby-create.ts';
+import { standbyDetach } from './commands/standby-detach.ts';
 import { status } from './commands/status.ts';
 import { switchoverCommand } from './commands/switchover.ts';
 import { trigger } from './commands/trigger.ts';
@@ -21,6 +26,11 @@ export const COMMANDS: readonly CommandRow[] = [
   backups,
   standbyCreate,
   standbyConfigure,
+  standbyDetach,
+  nodeAdd,
+  nodeCheck,
+  nodeList,
+  nodeDrop,
   status,
   switchoverCommand,
   flush,

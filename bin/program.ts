@@ -70,12 +70,11 @@ export function buildProgram(io: Pick<Io, 'out' | 'columns'>, choose: (chosen: C
     command.description(
       `${row.summary[0]?.toUpperCase()}${row.summary.slice(1)}.\n\n${paragraphs(row.text)}`,
     );
-    if (row.argument !== undefined)
-      command.addArgument(
-        command
-          .createArgument(`<${row.argument.name}>`, row.argument.summary)
-          .choices([...(row.argument.choices ?? [])]),
-      );
+    if (row.argument !== undefined) {
+      const argument = command.createArgument(`<${row.argument.name}>`, row.argument.summary);
+      if (row.argument.choices !== undefined) argument.choices([...row.argument.choices]);
+      command.addArgument(argument);
+    }
     for (const own of row.options) {
       const option = new Option(own.flags, own.summary);
       if (own.choices !== undefined) option.choices([...own.choices]);

@@ -9,7 +9,7 @@ import { parseHistory } from '../../core/wal/history.ts';
 import { decideClaim } from '../../core/cluster/decide-roles.ts';
 import { readBranch } from '../../core/work/branch.ts';
 import { readControl, type Cluster } from '../../core/work/cluster.ts';
-import { checkIdentity, writerStore } from '../../core/work/node-state.ts';
+import { checkAttached, checkIdentity, writerStore } from '../../core/work/node-state.ts';
 import { claimRole } from '../../core/work/promotion.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
@@ -49,6 +49,7 @@ of its own is refused: what the vault has archived since would be lost. Run it o
     const pgdata = await readPgdata(settings.need('pgdata'));
     const state = await findStateDirectory(settings, pgdata);
     checkIdentity(state);
+    checkAttached(state);
     if ((await recoveryMode(pgdata.path)) !== 'none')
       throw new VaultError('refused', `${pgdata.path} is a standby`, {
         hint: `A standby becomes the primary by a trigger: 'walvault trigger smart --to ${node}'.`,

@@ -48,7 +48,7 @@ export function decideTrigger(
   if (target.role !== 'standby')
     return refuse(
       'refused',
-      `${to} is not a standby (its last report says: ${target.role})`,
+      `${to} is not a standby (its last report says: ${target.role}${target.trouble === null ? '' : `; ${target.trouble}`})`,
       `start it as a standby first`,
     );
   if (!target.consistent)

@@ -132,6 +132,8 @@ export type NodeRow = Base & {
   restartPoint: string | null;
   /** A standby that reached its backup's end. */
   consistent: boolean;
+  /** Of its machine, e.g. 'glibc 2.36': text is sorted by it. */
+  library?: string | null;
   /** Why this node is not in order (diverged, promoted by hand, unconfirmed); null: it is. */
   trouble: string | null;
 };

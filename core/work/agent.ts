@@ -37,6 +37,7 @@ import {
 } from './node-state.ts';
 import { heartbeat, type NodeReport } from './heartbeat.ts';
 import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
+import { libraryHere } from './prove-access.ts';
 import { Pusher } from './push.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
 import { RoleWatch } from './role-watch.ts';
@@ -90,6 +91,7 @@ class Agent {
   readonly #version: string;
   readonly #build = buildId();
   readonly #startedAt = new Date();
+  readonly #library = libraryHere();
   readonly #pusher: Pusher;
   readonly #spool: Spool;
   readonly #follower: Follower;
@@ -476,6 +478,7 @@ class Agent {
       place: seat.place,
       walvaultVersion: this.#version,
       postgresVersion: String(control.majorVersion),
+      library: this.#library,
       trouble: this.#trouble,
     };
     if (this.#role === 'push') {

@@ -47,6 +47,12 @@ export const CRASH_POINTS = [
   'flush-committed',
   /** Undo of a flush: the vault has it, standby.signal is still there. */
   'flush-undone',
+  /** Detach: marked here, the vault has not been told. */
+  'detach-marked',
+  /** Detach: the vault knows, the server still has its commands. */
+  'detach-reported',
+  /** Detach: archiving and restoring are off, PostgreSQL was not asked to promote. */
+  'detach-configured',
   /** Switchover: flushed, nothing is triggered. */
   'switchover-flushed',
   /** Switchover: the trigger is in the vault, nobody waits for it. */

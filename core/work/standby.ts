@@ -17,7 +17,8 @@ import { newId, readControl, type Cluster } from './cluster.ts';
 import { checkCommands, checkDatabase, plannedStateDir, type Installation } from './configure.ts';
 import { reportNode } from './heartbeat.ts';
 import { addHold, dropHold } from './holds.ts';
-import { stateDirOf, statePaths } from './node-state.ts';
+import { checkAttached, stateDirOf, statePaths } from './node-state.ts';
+import { demandAccess, proveAccess } from './prove-access.ts';
 import { findBackup, restoreBackup, type RestoreRequest } from './restore-backup.ts';
 import {
   checkStandbyParameters,
@@ -59,11 +60,13 @@ export async function createStandby(
   const stateDir = plannedStateDir(target, request.installation.stateDir);
   checkCommands(commandsOf(stateDir));
   await checkStandbyParameters(request.parameters, cluster.majorVersion);
+  // before anything is fetched: a node that cannot report is no standby, however well it restores
+  const found = demandAccess(await proveAccess(cluster, request.node));
   const row = await findBackup(cluster, request.backup);
   const holdId = `standby-${newId()}`;
   const at = new Date().toISOString();
   await addHold(cluster, holdId, { kind: 'standby', from: row.startSegment, node: request.node, at });
-  let notices: string[] = [];
+  let notices: string[] = found;
   try {
     const { backup } = await restoreBackup(cluster, {
       ...request,
@@ -73,7 +76,8 @@ export async function createStandby(
         const commands = await install(request.installation, restored, stateDir);
         const control = parseControlFile(await readFile(controlFile));
         const configFile = path.join(restored, 'postgresql.conf');
-        notices = await makeStandby({ path: restored, configFile, control }, commands, request.parameters);
+        const target = { path: restored, configFile, control };
+        notices = [...found, ...(await makeStandby(target, commands, request.parameters))];
       },
     });
     const pgdata = await realpath(target);
@@ -108,6 +112,8 @@ export async function configureStandby(cluster: Cluster, request: ConfigureStand
   }
   await checkNode(cluster, request.node, pgdata);
   const stateDir = request.installation.stateDir ?? stateDirOf(pgdata.path);
+  // a detached server has written a branch of its own: its numbers look like the vault's, its bytes are not
+  checkAttached(statePaths(stateDir));
   checkCommands(commandsOf(stateDir));
   await checkStandbyParameters(request.parameters, pgdata.majorVersion);
   const firstSegment = await firstSegmentOf(cluster, pgdata);
@@ -187,6 +193,7 @@ function install(installation: Installation, pgdata: string, stateDir: string): 
     const paths = statePaths(stateDir);
     const left = [
       paths.seal,
+      paths.detached,
       paths.refused,
       paths.served,
       paths.restartPoint,

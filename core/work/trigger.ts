@@ -43,6 +43,12 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
         changes: [
           { do: 'put', row: asRow(decision.control), when: { rev: control.rev } },
           { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
+          // what was read of the target still stands: it may have been detached, or dropped, since
+          {
+            do: 'check',
+            key: keys.node(cluster.partition, options.to),
+            when: target === undefined ? 'absent' : { rev: target.rev },
+          },
           {
             do: 'put',
             row: asRow(

@@ -121,14 +121,17 @@ export function wrapperTexts(
 ${WAL_FILE}) ;;
 *) echo "walvault: [usage] not the name of a WAL file: $2" >&2; exit 1 ;;
 esac
+if [ -e "$S/detached" ]; then echo "walvault: [fenced] this node was detached from its vault: it archives nothing there, ever" >&2; exit 1; fi
 if [ . -ef "$P" ] && [ -e "$S/now/$2.ok" ] && [ -e "$1" ] && [ "$S/now/$2.ok" -nt "$1" ]; then exit 0; fi
 ${run('archive')} "$1" "$2" || exit 1
 exit 0
 `,
+    // A detached node is opened for a test with what it has: it shall find the end, and nobody waits for its archive.
     // 1 is said only where the bundle said "absent" (42), or where a standby will ask again; 200 stops recovery, nothing is lost.
     restore: `${head('restore %f %p')}own=no
 if [ . -ef "$P" ]; then own=yes; fi
 if [ $own = no ] && [ -e PG_VERSION ]; then D=.; else D=$P; fi
+if [ $own = yes ] && [ -e "$S/detached" ]; then exit 1; fi
 pending=no
 if [ -e "$S/seal" ] || [ -e "$D/promote" ]; then pending=yes; fi
 fail() {
@@ -174,6 +177,7 @@ exit 0
 `,
     // 200 is the gate's; anything else above 125 would kill the promotion with the signal files already gone.
     recovered: `${head('recovered')}[ . -ef "$P" ] || exit 0
+[ -e "$S/detached" ] && exit 0
 [ -e "$S/seal" ] || exit 0
 ${run('recovered')}
 case $? in

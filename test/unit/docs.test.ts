@@ -28,7 +28,11 @@ test.each(pages)('%s names only commands, flags and variables that exist', (page
   for (const name of ['help', 'COMMAND', '<command>']) known.add(name);
   for (const [, words = ''] of text.matchAll(/(?:^|[`$ ])walvault ([a-z]+(?: [a-z]+)?)(?= --| <|`)/gm))
     expect([words, known.has(words) || known.has(words.split(' ')[0] ?? '')]).toEqual([words, true]);
-  const variables = new Set(['WALVAULT_JSON', 'WALVAULT_DEBUG', ...SETTING_NAMES.map(envOf)]);
+  const variables = new Set([
+    ...['WALVAULT_JSON', 'WALVAULT_DEBUG'],
+    ...['WALVAULT_ROLE', 'WALVAULT_NODE', 'WALVAULT_EPOCH', 'WALVAULT_CLUSTER'], // what on_role_change is told
+    ...SETTING_NAMES.map(envOf),
+  ]);
   for (const [variable] of text.matchAll(/WALVAULT_[A-Z_]+/g)) expect(variables).toContain(variable);
   const flags = new Set<string>(SETTING_NAMES.map(flagOf));
   for (const { options } of COMMANDS)
