@@ -9,7 +9,7 @@
  * Run by `npm run bench` (`-- --smoke` for a short one); docs/performance.md says how to read it.
  */
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, realpath, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, realpath, rename, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -24,7 +24,7 @@ const run = promisify(execFile);
 const walvaultFile = path.join(programRoot(), 'bin/walvault');
 
 type Size = { segments: number; rounds: number; dataMiB: number; promotions: number };
-const WHOLE: Size = { segments: 64, rounds: 3, dataMiB: 1024, promotions: 3 };
+const WHOLE: Size = { segments: 64, rounds: 2, dataMiB: 512, promotions: 3 };
 const SMOKE: Size = { segments: 8, rounds: 1, dataMiB: 48, promotions: 1 };
 const SEGMENT_MIB = 16;
 const LIMIT_MS = 300_000;
@@ -58,7 +58,7 @@ class Bench {
     await this.walvault('configure', 'primary', '--pgdata', db1.pgdata, '--node', 'db1');
     await this.servers.start(db1);
     const client = await this.servers.connect(db1);
-    await client.query(`ALTER SYSTEM SET max_wal_size = '16GB'`);
+    await client.query(`ALTER SYSTEM SET max_wal_size = '8GB'`);
     await client.query('SELECT pg_reload_conf()');
     await client.query('CREATE TABLE filler (id bigint, note text)');
     return client;
@@ -131,7 +131,7 @@ async function measureArchive(bench: Bench, client: SqlClient, size: Size): Prom
   for (let round = 0; round < size.rounds; round += 1)
     for (const how of ['walvault', 'cp', 'cp, durable'] as const) {
       found[how].push(await archiveRate(bench, client, commands[how], size.segments));
-      if (how !== 'walvault') await handInAgain(bench, client, commands.walvault);
+      if (how !== 'walvault') await handInAgain(bench, client, target, commands.walvault);
     }
   await setArchiveCommand(client, commands.walvault);
   return Object.entries(found).map(([how, values]) => ({
@@ -142,15 +142,14 @@ async function measureArchive(bench: Bench, client: SqlClient, size: Size): Prom
   }));
 }
 
-/** What cp archived is `.done` for PostgreSQL: marked `.ready` again it comes to walvault in its order. */
-async function handInAgain(bench: Bench, client: SqlClient, command: string): Promise<void> {
+/** What cp archived is `.done` for PostgreSQL: marked `.ready` again it comes to walvault in its order. The copies go. */
+async function handInAgain(bench: Bench, client: SqlClient, copies: string, command: string): Promise<void> {
   const status = path.join(bench.servers.db1.pgdata, 'pg_wal/archive_status');
-  await run('sh', [
-    '-c',
-    `cd "$1" && for f in *.done; do [ -e "../\${f%.done}" ] && mv "$f" "\${f%.done}.ready"; done; :`,
-    'sh',
-    status,
-  ]);
+  await setArchiveCommand(client, '');
+  for (const name of await readdir(copies)) {
+    await rename(path.join(status, `${name}.done`), path.join(status, `${name}.ready`));
+    await rm(path.join(copies, name));
+  }
   await setArchiveCommand(client, command);
   await until('all segments in the vault', async () => (await waitingSegments(bench)) === 0);
 }
@@ -277,6 +276,12 @@ async function main(): Promise<void> {
   const servers = await DemoServers.prepare(scratch);
   const bench = new Bench(scratch, servers);
   const begun = performance.now();
+  const end = async () => {
+    await servers.stopAll(false);
+    await rm(scratch, { recursive: true, force: true, maxRetries: 5 });
+  };
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => void end().finally(() => process.exit(130)));
   try {
     const client = await bench.preparePrimary();
     const figures = [
@@ -294,8 +299,7 @@ async function main(): Promise<void> {
       console.error(`took ${formatDuration(performance.now() - begun)}`);
     }
   } finally {
-    await servers.stopAll(false);
-    await rm(scratch, { recursive: true, force: true, maxRetries: 5 });
+    await end();
   }
 }
 
