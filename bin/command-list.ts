@@ -8,6 +8,8 @@ import { demo } from './commands/demo.ts';
 import { flush } from './commands/flush.ts';
 import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
+import { rejoinCommand } from './commands/rejoin.ts';
+import { salvageCommand } from './commands/salvage.ts';
 import { nodeAdd } from './commands/node-add.ts';
 import { nodeCheck } from './commands/node-check.ts';
 import { nodeDrop } from './commands/node-drop.ts';
@@ -36,6 +38,8 @@ export const COMMANDS: readonly CommandRow[] = [
   flush,
   trigger,
   claim,
+  rejoinCommand,
+  salvageCommand,
   guard,
   demo,
 ];

@@ -1,19 +1,40 @@
-/** `walvault guard`: before a server starts, puts a promotion right that was killed half way. */
+/** `walvault guard`: before a server starts, asks whether it may, and puts a promotion right that was killed half way. */
+import { VaultError } from '../../core/errors.ts';
 import { readPgdata } from '../../core/postgres/pgdata.ts';
-import { guardPromotion } from '../../core/work/guard.ts';
-import type { CommandRow } from '../command.ts';
-import { findStateDirectory } from '../state-directory.ts';
+import { openCluster } from '../../core/work/cluster.ts';
+import { admit, guardPromotion, type Admission } from '../../core/work/guard.ts';
+import { writerStore } from '../../core/work/node-state.ts';
+import type { CommandRow, Context } from '../command.ts';
+import { findStateDirectory, placeOf } from '../state-directory.ts';
+
+/** A start does not wait longer for the vault, in ms. */
+const ASK_LIMIT_MS = 5000;
 
 export const guard: CommandRow = {
   path: 'guard',
-  summary: 'before a start: undo a promotion that was killed half way',
-  text: `PostgreSQL removes standby.signal before it has taken its new timeline. Killed between the two, it would start
-read-write on the OLD timeline and write other content under names that are archived. guard sees that (pg_control says
-"in archive recovery", no signal file, no newer timeline), puts standby.signal back and removes what the unborn timeline
-left in pg_wal; the promotion is then done again by itself. Everything else it leaves alone, so it may be run before
-every start: ExecStartPre of the server's systemd unit is its place. Asks no vault.`,
+  summary: 'before a start: refuse a server that is no longer the primary, undo a promotion killed half way',
+  text: `For ExecStartPre of the server's systemd unit. Exit 0: it may start.
+It refuses (exit 77, with the reason) a start as a primary where the vault says that another node holds the epoch, or that
+this one was flushed, and the start of a standby that has diverged from the live branch, or that is a crashed primary with
+standby.signal put beside it: PostgreSQL would replay its own WAL past the fork without an error.
+A vault that does not answer within 5 s keeps nobody from starting: it says so, and what the server then archives
+is still refused where another holds the epoch.
+
+Before that it looks, without the vault, for a promotion that was killed half way: PostgreSQL removes standby.signal before it
+has taken its new timeline, and would start read-write on the OLD one, with other content under names that are archived. guard
+puts standby.signal back and removes what the unborn timeline left in pg_wal; the promotion is then done again by itself.`,
   options: [],
-  settings: ['pgdata', 'stateDir'],
+  settings: [
+    'pgdata',
+    'stateDir',
+    'vault',
+    'cluster',
+    'node',
+    'vaultTimeout',
+    'awsRegion',
+    'awsProfile',
+    'awsEndpoint',
+  ],
   examples: [
     { says: 'before a start', line: 'walvault guard --pgdata $S && pg_ctl -D $S start' },
     {
@@ -25,15 +46,34 @@ every start: ExecStartPre of the server's systemd unit is its place. Asks no vau
     const pgdata = await readPgdata(context.settings.need('pgdata'));
     const state = await findStateDirectory(context.settings, pgdata);
     const { repaired, removed, why } = await guardPromotion(pgdata.path, state.dir);
-    context.answer({ pgdata: pgdata.path, repaired, removed, why }, () =>
-      repaired
-        ? `put right: ${why}; standby.signal is back, ${removed.length === 0 ? 'nothing had to be removed' : `removed ${removed.join(', ')}`}`
-        : `nothing to do: ${why}`,
-    );
     if (repaired)
-      context.next({
-        says: 'start it: it is a standby, and is promoted again by itself where that is still asked for',
-        line: ['pg_ctl', '-D', pgdata.path, 'start'],
-      });
+      context.say(
+        `put right: ${why}; standby.signal is back, ${removed.length === 0 ? 'nothing had to be removed' : `removed ${removed.join(', ')}`}`,
+      );
+    const admission = await ask(context, pgdata, state);
+    const { as, why: because } = admission;
+    context.answer(
+      { pgdata: pgdata.path, repaired, removed, why, start: as, because },
+      () => `${repaired ? '' : `nothing to put right: ${why}\n`}may start (${as}): ${because}`,
+    );
   },
 };
+
+async function ask(
+  context: Context,
+  pgdata: Awaited<ReturnType<typeof readPgdata>>,
+  paths: Awaited<ReturnType<typeof findStateDirectory>>,
+): Promise<Admission> {
+  const { vault, cluster, node } = context.settings;
+  if (vault === undefined || cluster === undefined || node === undefined)
+    return { do: 'allow', as: 'unasked', why: 'no vault is configured for this data directory' };
+  const seat = { node, place: placeOf(pgdata), store: writerStore(paths) };
+  const open = async () => openCluster(await context.vault(), cluster);
+  try {
+    return await admit(open, { pgdata, paths, seat }, ASK_LIMIT_MS);
+  } catch (error) {
+    if (error instanceof VaultError && error.code === 'copied')
+      throw new VaultError('fenced', error.message, { hint: error.hint, cause: error });
+    throw error;
+  }
+}

@@ -84,7 +84,7 @@ Run it as the user who will run the server.`,
   },
 };
 
-function tablespacesOf(given: readonly string[]): Record<string, string> {
+export function tablespacesOf(given: readonly string[]): Record<string, string> {
   const map: Record<string, string> = {};
   for (const text of given) {
     const [, from, to] = /^(\/[^=]*)=(\/.*)$/.exec(text) ?? [];

@@ -173,6 +173,25 @@ export type EventRow = Base & {
   text: string;
 };
 
+/**
+ * sk aside#<epoch, 10 digits>#<node>#<file>#<16 hex of sha256>: WAL of a branch that is not the live one, kept beside it and never served.
+ */
+export type AsideRow = Base & {
+  /** As it lay in pg_wal: a segment, .partial or history. */
+  file: string;
+  key: string;
+  sha256: string;
+  sizeBytes: number;
+  storedBytes: number;
+  compression: 'zstd';
+  node: string;
+  /** The epoch that the node had taken up. */
+  epoch: number;
+  /** End of the last record in it; null for what is no segment. */
+  endLsn: string | null;
+  savedAt: string;
+};
+
 export type GapRow = Base & { from: string; to: string; at: string; reason: string };
 
 /** The names of rows. */
@@ -187,6 +206,10 @@ export const keys = {
   backup: (partition: string, id: string) => ({ pk: partition, sk: `backup#${id}` }),
   holds: (partition: string) => ({ pk: partition, sk: 'holds' }),
   event: (partition: string, at: string, id: string) => ({ pk: partition, sk: `event#${at}#${id}` }),
+  aside: (partition: string, origin: { epoch: number; node: string }, file: string, sha256: string) => ({
+    pk: partition,
+    sk: `aside#${String(origin.epoch).padStart(10, '0')}#${origin.node}#${file}#${sha256.slice(0, 16)}`,
+  }),
   gap: (partition: string, from: string) => ({ pk: partition, sk: `gap#${from}` }),
 };
 

@@ -89,6 +89,14 @@ export const objectKeys = {
     `${cluster.partition}/wal/${name.slice(0, 8)}/${name}-${sha256.slice(0, 16)}-${putId}.zst`,
   history: (cluster: Cluster, timeline8: string, sha256: string) =>
     `${cluster.partition}/history/${timeline8}-${sha256.slice(0, 16)}.history`,
+  aside: (
+    cluster: Cluster,
+    origin: { epoch: number; node: string },
+    file: string,
+    sha256: string,
+    putId: string,
+  ) =>
+    `${cluster.partition}/aside/${origin.epoch}/${origin.node}/${file}-${sha256.slice(0, 16)}-${putId}.zst`,
   control: (cluster: string, epoch: number, id: string) => `${cluster}/control/${epoch}-${id}.json`,
 };
 

@@ -1,4 +1,6 @@
 /**
+ * Before a start. First the half-done promotion, which needs no vault; then the question to the vault whether this server may start.
+ *
  * The half-done promotion: PostgreSQL removes `standby.signal` before it has taken its new timeline for good. Killed between the two,
  * its next start would open read-write on the OLD timeline, with old names for new content (measured, 15 to 18).
  *
@@ -7,11 +9,17 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
-import { readControl, runningServer } from '../postgres/pgdata.ts';
+import { decideGuard, type GuardDecision } from '../cluster/decide-rejoin.ts';
+import { readControl, readPgdata, runningServer, type Pgdata } from '../postgres/pgdata.ts';
 import { recoveryMode, writeSignalFile } from '../postgres/signal-files.ts';
 import { historyName, parseWalName } from '../wal/name.ts';
-import { readOpened, readSeal, statePaths } from './node-state.ts';
+import type { Cluster } from './cluster.ts';
+import { readLocalServer } from './local-wal.ts';
+import { readOpened, readSeal, statePaths, type StatePaths } from './node-state.ts';
+import { readVaultFacts } from './vault-facts.ts';
+import { settle, writerOf, type WriterSeat } from './writer.ts';
 
 /** DBState "in archive recovery". */
 const IN_ARCHIVE_RECOVERY = 5;
@@ -67,6 +75,57 @@ async function isOwn(pgdata: string, stateDir: string, timeline: number): Promis
   if (stateDir === '') return false;
   const paths = statePaths(stateDir);
   return readSeal(paths)?.reserved === timeline || readOpened(paths)?.timeline === timeline;
+}
+
+export type Admission =
+  | Exclude<GuardDecision, { do: 'refuse' }>
+  /** The vault did not answer in time: without a lease the server may start, unasked. */
+  | { do: 'allow'; as: 'unasked'; why: string };
+
+/**
+ * Asks the vault whether the server may start: as a primary only where it holds the epoch, as a standby only where it has not diverged.
+ *
+ * @param open  opens the cluster; whatever keeps it from answering counts as silence
+ * @param limitMs  how long the start of a server may wait for the vault
+ * @throws VaultError fenced | copied (it must not start) | pgdata | local (its own files cannot be read)
+ */
+export async function admit(
+  open: () => Promise<Cluster>,
+  server: { pgdata: Pgdata; paths: StatePaths; seat: WriterSeat },
+  limitMs: number,
+): Promise<Admission> {
+  const { paths, seat } = server;
+  const local = await readLocalServer(await readPgdata(server.pgdata.path), paths, seat.node);
+  const writer = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
+  const ask = async (): Promise<GuardDecision> => {
+    const { facts } = await readVaultFacts(await open(), local.timeline);
+    // killed between the open of its own epoch and the note of it
+    const pending = writer.open ?? null;
+    const mine =
+      pending !== null && facts.head.writer?.nonce === pending.nonce
+        ? { epoch: pending.epoch, nonce: pending.nonce, next: null }
+        : settle(writer, facts.head);
+    return decideGuard(local, writerOf(seat, mine), facts);
+  };
+  const over = new AbortController();
+  const late = sleep(limitMs, undefined, { signal: over.signal }).then((): Admission => ({
+    do: 'allow',
+    as: 'unasked',
+    why: `the vault did not answer within ${limitMs / 1000} s`,
+  }));
+  late.catch(() => {});
+  const asked = ask().catch((error: unknown): Admission => {
+    if (!(error instanceof VaultError)) throw error;
+    return { do: 'allow', as: 'unasked', why: `the vault cannot be asked: ${error.message}` };
+  });
+  asked.catch(() => {});
+  try {
+    const answer = await Promise.race([asked, late]);
+    if (answer.do === 'refuse') throw new VaultError(answer.code, answer.message, { hint: answer.hint });
+    return answer;
+  } finally {
+    over.abort();
+  }
 }
 
 /** Files of timelines above `taken`, the history files last: while one is there, a second run finds the rest. */
