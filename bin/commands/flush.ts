@@ -54,6 +54,7 @@ flushed as well.
       summary: 'how long WAL may not arrive, and the stop may take (default 60s)',
     },
     { flags: '--undo', summary: 'end the flush: the next start is that of the primary' },
+    { flags: '--logs', summary: "keep the server's log files in the vault, too" },
     { flags: '-y, --yes', summary: 'do not ask' },
   ],
   settings: FLUSH_SETTINGS,
@@ -82,12 +83,14 @@ flushed as well.
         onStep: (step) => context.say(flushWords(step, request.node)),
       }),
     );
-    const { already, lsn, segment, timeline, epoch, sessions } = done;
+    const { already, lsn, segment, timeline, epoch, sessions, logs } = done;
     const tookMs = Date.now() - startedMs;
-    context.answer({ node: request.node, already, lsn, segment, timeline, epoch, sessions, tookMs }, () =>
-      already
-        ? `${request.node} is flushed already: up to ${lsn} in ${segment}`
-        : `${request.node} is flushed: up to ${lsn} in ${segment}, timeline ${timeline}, after ${formatDuration(tookMs)}`,
+    context.answer(
+      { node: request.node, already, lsn, segment, timeline, epoch, sessions, logs, tookMs },
+      () =>
+        already
+          ? `${request.node} is flushed already: up to ${lsn} in ${segment}`
+          : `${request.node} is flushed: up to ${lsn} in ${segment}, timeline ${timeline}, after ${formatDuration(tookMs)}`,
     );
     context.next(
       { says: 'make a standby the primary', line: 'walvault trigger smart --to NODE' },
@@ -122,6 +125,7 @@ export function flushRequest(context: Context): FlushRequest {
     graceMs: context.duration('grace', '10s', GRACE),
     waitMs: context.duration('wait', '60s', WAIT),
     zstdLevel: settings.zstdLevel,
+    logs: context.flag('logs'),
   };
 }
 
@@ -146,6 +150,12 @@ export function flushWords(step: FlushStep, node: string): string {
       return step.files === 0
         ? `everything it had to archive is in the vault`
         : `${formatCount(step.files, 'file')} that it had left went to the vault`;
+    case 'logs':
+      return step.files === 0
+        ? `no log files: this server's log goes elsewhere (journal, syslog)`
+        : `${formatCount(step.files, 'log file')} kept in the vault`;
+    case 'no logs':
+      return `the log files are NOT in the vault: ${step.why}`;
     case 'committed':
       return `the shutdown checkpoint is in the vault: ${step.segment} up to ${step.lsn}`;
     default:

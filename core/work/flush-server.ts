@@ -5,7 +5,7 @@
  * the WAL whatever happens; whether it is in the vault too is seen after the stop.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Client } from 'pg';
+import { DatabaseError, type Client } from 'pg';
 import { VaultError } from '../errors.ts';
 import type { Pgdata } from '../postgres/pgdata.ts';
 import { stopServer } from '../postgres/server.ts';
@@ -31,7 +31,9 @@ export type FlushStep =
   | { step: 'stopping' }
   | { step: 'stopped' }
   | { step: 'archived'; files: number }
-  | { step: 'committed'; segment: string; lsn: string };
+  | { step: 'committed'; segment: string; lsn: string }
+  | { step: 'logs'; files: number }
+  | { step: 'no logs'; why: string };
 
 /** Sessions that were ended: idle ones at once, the others when their grace was over. */
 export type EndedSessions = { idle: number; terminated: number };
@@ -83,9 +85,25 @@ export async function stopForFlush(
     crashPoint('flush-stopped');
     say({ step: 'stopped' });
     return { sessions, refusedAtMs };
+  } catch (error) {
+    throw isOfServer(error)
+      ? new VaultError('unreachable', `the server does not do what the flush asks of it: ${error.message}`, {
+          cause: error,
+          hint: 'Its log says why.',
+        })
+      : error;
   } finally {
     await client.end().catch(() => {});
   }
+}
+
+/** An error that PostgreSQL answered, or a connection that was lost; anything else is a failure of its own, or a bug. */
+function isOfServer(error: unknown): error is Error {
+  if (error instanceof DatabaseError) return true;
+  return (
+    error instanceof Error &&
+    /^(Connection terminated|Client has encountered|read ECONN|write E)/.test(error.message)
+  );
 }
 
 /** The own session; after a killed flush the server may need a moment until it lets anybody in again. */

@@ -28,6 +28,7 @@ import { stopForFlush, type EndedSessions, type FlushStep } from './flush-server
 import { heartbeat } from './heartbeat.ts';
 import { checkIdentity, stateDirOf, statePaths, writerStore } from './node-state.ts';
 import { endRefusal, withFlushLock } from './refuse-connections.ts';
+import { findLogs, saveLogs } from './save-logs.ts';
 import { archiveWaiting, shutdownCheckpoint } from './stopped-wal.ts';
 import { commitTail, undoFlush } from './tail.ts';
 import { withoutAgent } from './without-agent.ts';
@@ -48,6 +49,8 @@ export type FlushRequest = NodeRequest & {
   /** How long nothing may arrive in the vault, and how long the stop may take, ms. */
   waitMs: number;
   zstdLevel: number;
+  /** Keep the server's log files in the vault, too. */
+  logs?: boolean;
   /** The last word before anything is changed. @throws what forbids the flush */
   check?(): Promise<void>;
   signal?: AbortSignal;
@@ -65,6 +68,8 @@ export type Flushed = {
   sessions: EndedSessions;
   /** Since nobody is let in (performance.now()); undefined where this call did not stop the server. */
   refusedAtMs?: number;
+  /** Keys of the log files that were kept; undefined where that was not asked for. */
+  logs?: string[];
 };
 
 type Place = { pgdata: Pgdata; stateDir: string; seat: WriterSeat };
@@ -82,15 +87,31 @@ export async function flushPrimary(cluster: Cluster, request: FlushRequest): Pro
     const standing = await standingFlush(cluster, place);
     if (standing !== undefined) return standing;
     await checkWriter(cluster, place.seat);
+    const logs = request.logs === true ? await findLogs(pgdata) : undefined;
     try {
       const stopped = pgdata.running === undefined ? undefined : await stopRunning(cluster, place, request);
       const done = await withoutAgent(stateDir, () => commitStopped(cluster, place, request));
-      return { ...done, sessions: { idle: 0, terminated: 0 }, ...stopped };
+      const flushed = { ...done, sessions: { idle: 0, terminated: 0 }, ...stopped };
+      return logs === undefined ? flushed : { ...flushed, logs: await keepLogs(cluster, request, logs) };
     } catch (error) {
       await endRefusal(stateDir);
       throw await withState(error, pgdata.path);
     }
   });
+}
+
+/** The flush is done by then: a log that cannot be kept is said, and is no failure of it. */
+async function keepLogs(cluster: Cluster, request: FlushRequest, files: string[]): Promise<string[]> {
+  const say = request.onStep ?? (() => {});
+  try {
+    const logs = await saveLogs(cluster, request.node, files);
+    say({ step: 'logs', files: logs.length });
+    return logs;
+  } catch (error) {
+    if (!(error instanceof VaultError)) throw error;
+    say({ step: 'no logs', why: error.message });
+    return [];
+  }
 }
 
 async function stopRunning(

@@ -123,6 +123,14 @@ describe(`flush on ${pair.title}`, () => {
     await goesOn();
   });
 
+  test('its log files are kept where that is asked for', async () => {
+    const answer = JSON.parse(await site.ok(...words('--yes', '--json', '--logs'))) as { logs: string[] };
+    expect(answer.logs).toEqual([expect.stringMatching(/\/logs\/db1\/.*\/db1\.log\.zst$/)]);
+    expect((await site.contents()).objects).toContain(answer.logs[0]);
+    await undoAndStart();
+    await goesOn();
+  });
+
   test('one that crashed is refused, and can be started', async () => {
     await db1.kill9();
     const refused = await site.walvault(...words('--yes'));
@@ -172,6 +180,24 @@ describe(`flush on ${pair.title}`, () => {
     } finally {
       renameSync(`${program}.away`, program);
     }
+    await goesOn();
+  });
+
+  test('the own session killed while it waits: nothing is flushed, and everybody is let in', async () => {
+    const client = await db1.connect();
+    await client.query('BEGIN');
+    await client.query('SELECT txid_current()');
+    const running = flushing(['--grace', '1m']);
+    await waitFor('the wait for the client', 30_000, () => running.said().includes('in a transaction'));
+    await client.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walvault'`,
+    );
+    const { status, stderr } = await running.ended;
+    expect(status).toBe(75);
+    expect(stderr).toContain('the server runs and takes connections');
+    await client.query('COMMIT');
+    await client.end();
+    await waitFor('a connection', 5000, () => db1.value('SELECT 1').then(() => true));
     await goesOn();
   });
 
