@@ -1,6 +1,6 @@
 /** `walvault salvage`: brings what a dead server has not archived into the vault. */
 import { readPgdata } from '../../core/postgres/pgdata.ts';
-import { checkIdentity, writerStore } from '../../core/work/node-state.ts';
+import { checkAttached, checkIdentity, writerStore } from '../../core/work/node-state.ts';
 import { fetchAside, listAside, refuseRunning, salvage, type Salvaged } from '../../core/work/salvage.ts';
 import { withoutAgent } from '../../core/work/without-agent.ts';
 import type { CommandRow, Context } from '../command.ts';
@@ -54,6 +54,7 @@ May be run again; changes nothing on this machine.`,
     const pgdata = await readPgdata(settings.need('pgdata'));
     const paths = await findStateDirectory(settings, pgdata);
     checkIdentity(paths);
+    checkAttached(paths);
     refuseRunning(pgdata); // before its agent is asked to end
     const cluster = await context.cluster();
     const seat = { node: settings.need('node'), place: placeOf(pgdata), store: writerStore(paths) };

@@ -17,7 +17,7 @@ import { recoveryMode, writeSignalFile } from '../postgres/signal-files.ts';
 import { historyName, parseWalName } from '../wal/name.ts';
 import type { Cluster } from './cluster.ts';
 import { readLocalServer } from './local-wal.ts';
-import { readOpened, readSeal, statePaths, type StatePaths } from './node-state.ts';
+import { readDetached, readOpened, readSeal, statePaths, type StatePaths } from './node-state.ts';
 import { readVaultFacts } from './vault-facts.ts';
 import { settle, writerOf, type WriterSeat } from './writer.ts';
 
@@ -95,6 +95,12 @@ export async function admit(
   limitMs: number,
 ): Promise<Admission> {
   const { paths, seat } = server;
+  if (readDetached(paths) !== undefined)
+    return {
+      do: 'allow',
+      as: 'recovery',
+      why: 'detached: opened for a test, it can never write to this vault',
+    };
   const local = await readLocalServer(await readPgdata(server.pgdata.path), paths, seat.node);
   const writer = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
   const ask = async (): Promise<GuardDecision> => {

@@ -17,7 +17,7 @@ import { newId, readControl, type Cluster } from './cluster.ts';
 import { checkCommands, checkDatabase, plannedStateDir, type Installation } from './configure.ts';
 import { reportNode } from './heartbeat.ts';
 import { addHold, dropHold } from './holds.ts';
-import { checkAttached, stateDirOf, statePaths } from './node-state.ts';
+import { checkAttached, stateDirOf, statePaths, type StatePaths } from './node-state.ts';
 import { demandAccess, proveAccess } from './prove-access.ts';
 import { findBackup, restoreBackup, type RestoreRequest } from './restore-backup.ts';
 import {
@@ -187,23 +187,26 @@ async function firstSegmentOf(cluster: Cluster, pgdata: Pgdata): Promise<string>
   return segmentAt(control.timeline, control.redoLsn, cluster.segmentSize);
 }
 
-/** What a node that had this state directory before left there is of another life: its seal, its spool, its words. */
 function install(installation: Installation, pgdata: string, stateDir: string): Promise<Commands> {
   return withoutAgent(stateDir, async () => {
-    const paths = statePaths(stateDir);
-    const left = [
-      paths.seal,
-      paths.detached,
-      paths.refused,
-      paths.served,
-      paths.restartPoint,
-      paths.now,
-      paths.spool,
-      paths.word,
-    ];
-    for (const place of left) await rm(place, { recursive: true, force: true });
+    await forgetPastLife(statePaths(stateDir));
     return installState({ ...installation, pgdata, stateDir });
   });
+}
+
+/** What a node that had this state directory before left there is of another life: its seal, its spool, its words. */
+export async function forgetPastLife(paths: StatePaths): Promise<void> {
+  const left = [
+    paths.seal,
+    paths.detached,
+    paths.refused,
+    paths.served,
+    paths.restartPoint,
+    paths.now,
+    paths.spool,
+    paths.word,
+  ];
+  for (const place of left) await rm(place, { recursive: true, force: true });
 }
 
 async function register(cluster: Cluster, node: string, pgdata: string, firstSegment: string): Promise<void> {
