@@ -131,6 +131,7 @@ class Agent {
     process.on('SIGTERM', () => this.#end());
     process.on('SIGINT', () => this.#end());
     await this.#guard();
+    await this.#look(); // what this server is must be known before the first report
     const watcher = this.#watch();
     const beats = this.#beat();
     const looks = setInterval(() => this.#roles.look(), 500);
@@ -438,6 +439,8 @@ class Agent {
   }
 
   async #reportOnce(): Promise<void> {
+    // An agent may outlive its server for a moment, or be started by the last hook of a killed one: it has nothing to report then.
+    if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined) return;
     const cluster = await this.#context.cluster();
     const report = await this.#report();
     if (this.#role === 'follow') {
@@ -464,7 +467,7 @@ class Agent {
           text: error.message,
         });
       this.#trouble = trouble;
-      await heartbeat(cluster, { ...report, role: 'unknown', trouble });
+      await heartbeat(cluster, { ...report, trouble });
       throw error;
     }
   }
