@@ -74,6 +74,7 @@ export type Walk = {
   carry: Carry | undefined;
 };
 
+/** Give majorVersion where it is known: without it a first page of any major that we know begins a segment. */
 export type WalkOptions = ExpectedPage & {
   /** From the walk of the segment before; without it a record begun there is skipped and the first link is only known to go back. */
   carry?: Carry;

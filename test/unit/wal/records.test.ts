@@ -256,8 +256,11 @@ describe('a segment under load', () => {
   });
 });
 
-/** Two segments of made-up WAL with records of these lengths (negative: a switch record), as PostgreSQL lays them out. */
-function written(totals: readonly number[]): { segments: Segments; ends: Lsn[] } {
+/** Two segments of made-up WAL with records of these lengths (negative: a switch record), as PostgreSQL lays them out; links: wrong ones. */
+function written(
+  totals: readonly number[],
+  links: Record<number, Lsn> = {},
+): { segments: Segments; ends: Lsn[] } {
   const first = parseLsn('A/FFE00000');
   const all = new Uint8Array(2 * MiB);
   const view = new DataView(all.buffer);
@@ -284,7 +287,7 @@ function written(totals: readonly number[]): { segments: Segments; ends: Lsn[] }
     const record = new Uint8Array(total).fill(index + 1);
     const header = new DataView(record.buffer);
     header.setUint32(0, total, true);
-    header.setBigUint64(8, previous, true);
+    header.setBigUint64(8, links[index] ?? previous, true);
     record.set(signed < 0 ? [0x40, 0] : [0, 10], 16);
     header.setUint32(20, crc32c(record, crc32c(record.subarray(24)), 0, 20), true);
     previous = first + BigInt(at);
@@ -367,7 +370,66 @@ describe('records on the border of two segments', () => {
     expect(walkRecords(other[1]!.bytes, options)).toMatchObject({ ends: border, why: 'invalid record' });
     const { segments: none } = written([filler(0), 5000, 24]);
     expect(walkRecords(none[1]!.bytes, options)).toMatchObject({ ends: border, why: 'invalid record' });
-    // and the failed attempts have left the carry as it was
+    // one that nobody expects
+    const whole = written([filler(0)]).segments;
+    const ended = walkRecords(whole[0]!.bytes, { ...place, name: whole[0]!.name });
+    expect(ended).toMatchObject({ ends: border, why: 'end of segment' });
+    expect(walkRecords(segments[1]!.bytes, { ...options, carry: ended.carry })).toMatchObject({
+      ends: border,
+      skippedTo: undefined,
+      why: 'invalid record',
+    });
+    // one of no length
+    const empty = written([filler(0), 24]).segments[1]!.bytes.slice();
+    expect(walkRecords(empty, { ...options, carry: undefined })).toMatchObject({ records: 1, why: 'zeros' });
+    empty[2]! |= 1;
+    expect(walkRecords(empty, { ...options, carry: undefined }).why).toBe('invalid record');
+    // and the attempts, failed or not, have left the carry as it was
     expect(walkRecords(segments[1]!.bytes, options)).toMatchObject({ records: 2, why: 'zeros' });
+    expect(carry).toEqual(walkRecords(segments[0]!.bytes, { ...place, name: segments[0]!.name }).carry);
+    expect(walkRecords(segments[1]!.bytes, options)).toMatchObject({ records: 2, why: 'zeros' });
+  });
+
+  test('a record with a right checksum but a wrong link, forward or to another record, is not the next one', () => {
+    const far = border + 0x1000n;
+    for (const totals of [
+      [24, 100, 24],
+      [24, 9000, 24],
+      [24, 20_000, 24],
+    ]) {
+      const { segments, ends } = written([filler(4096), ...totals], { 2: border - 0x8000n });
+      expect(lastOf(walkRun(segments, place)).ends).toBe(ends[1]);
+      const ahead = written([100, ...totals], { 0: far }).segments;
+      expect(walkRun(ahead, place)[0]).toMatchObject({ records: 0, why: 'invalid record' });
+    }
+    // the same of one whose header is cut in two by the border
+    const { segments } = written([filler(16), 100], { 1: far });
+    expect(walkRun(segments, place)[1]).toMatchObject({ ends: border, why: 'invalid record' });
+  });
+
+  test('a page that says another address, or that less is left of a record than is, ends it', () => {
+    const { segments } = written([100, 30_000, 24]);
+    const [{ name, bytes }] = segments as [Segments[number], Segments[number]];
+    const one = walkRecords(bytes, { ...place, name });
+    expect(one.records).toBe(3);
+    for (const [at, why] of [
+      [8192 + 9, 'invalid page'],
+      [8192 + 12, 'invalid page'],
+      [2 * 8192 + 16, 'invalid record'],
+    ] as const) {
+      const changed = bytes.slice();
+      changed[at]! ^= 0x20;
+      expect(walkRecords(changed, { ...place, name })).toMatchObject({ records: 1, why });
+    }
+  });
+
+  test('a length shorter than a header is no record, on the last bytes of a page too', () => {
+    const { segments } = written([filler(8), 24]);
+    const { name, bytes } = segments[0]!;
+    bytes[MiB - 8] = 10;
+    expect(walkRecords(bytes, { ...place, name })).toMatchObject({
+      ends: border - 8n,
+      why: 'invalid record',
+    });
   });
 });
