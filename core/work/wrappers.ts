@@ -131,10 +131,11 @@ exit 0
     restore: `${head('restore %f %p')}own=no
 if [ . -ef "$P" ]; then own=yes; fi
 if [ $own = no ] && [ -e PG_VERSION ]; then D=.; else D=$P; fi
-if [ $own = yes ] && [ -e "$S/detached" ]; then exit 1; fi
+if [ $own = yes ] && [ -e "$S/detached" ]; then exit 1; fi # asked again in fail: it may be marked meanwhile
 pending=no
 if [ -e "$S/seal" ] || [ -e "$D/promote" ]; then pending=yes; fi
 fail() {
+  if [ $own = yes ] && [ -e "$S/detached" ]; then exit 1; fi
   if [ -e "$D/standby.signal" ] && [ $pending = no ] && [ ! -e "$S/seal" ] && [ ! -e "$D/promote" ]; then exit 1; fi
   exit 200
 }
