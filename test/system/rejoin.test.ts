@@ -4,7 +4,7 @@
  *
  * @jest-environment ./test/harness/system-environment.cjs
  */
-import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { onePair } from '../harness/pairs.ts';
 import type { TestServer } from '../harness/postgres.ts';
@@ -80,7 +80,7 @@ describe(`after kill -9 and a failover on ${one.title}`, () => {
 
   test('guard refuses it too with a standby.signal put there by hand: PostgreSQL would replay past the fork', async () => {
     const signal = path.join(db1.pgdata, 'standby.signal');
-    await import('node:fs').then((fs) => fs.writeFileSync(signal, ''));
+    writeFileSync(signal, '');
     const answer = await guardOf(site, 'db1');
     rmSync(signal);
     expect(answer.status).toBe(77);
@@ -133,16 +133,14 @@ describe(`after kill -9 and a failover on ${one.title}`, () => {
   });
 });
 
-describe(`after a clean switch on ${onePair(0).title}`, () => {
+describe(`after a flush and a trigger on ${onePair(0).title}`, () => {
   let site: TestSite;
   let db1: TestServer, db2: TestServer;
 
   beforeAll(async () => {
     site = await open(onePair(0));
     [db1, db2] = [site.server('db1'), site.server('db2')];
-    // stopped, and its last WAL with the shutdown checkpoint in the vault: as a flush leaves it
-    await db1.stop('fast');
-    await site.ok('salvage', '--pgdata', db1.pgdata, '--node', 'db1');
+    await site.ok('flush', '--pgdata', db1.pgdata, '--node', 'db1', '--yes');
     await failOver(site, 'db2');
     await db2.query('INSERT INTO archived VALUES (2)');
     await site.archiveNow('db2');
@@ -170,7 +168,7 @@ describe(`after a clean switch on ${onePair(0).title}`, () => {
     await site.caughtUp('db1', 'db2');
   });
 
-  test('switched back the same way it needs no base backup either', async () => {
+  test('switched back by a plain stop and a salvage it needs no base backup either', async () => {
     const before = inodeOf(db2);
     await db2.stop('fast');
     await site.ok('salvage', '--pgdata', db2.pgdata, '--node', 'db2');
