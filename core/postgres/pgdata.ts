@@ -142,7 +142,8 @@ async function isPostmaster(pid: number, pgdata: string): Promise<boolean> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
   }
-  if (pid === process.pid || pid === process.ppid) return false;
+  // Not the parent: in a container the postmaster is process 1, and the parent of every agent that was detached.
+  if (pid === process.pid) return false;
   if (await isZombie(pid)) return false;
   try {
     return (await readlink(`/proc/${pid}/cwd`)) === pgdata; // the postmaster works in its data directory

@@ -36,6 +36,7 @@ import {
   type Seal,
 } from './node-state.ts';
 import { heartbeat, type NodeReport } from './heartbeat.ts';
+import { restoreConnections } from './refuse-connections.ts';
 import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
 import { libraryHere } from './prove-access.ts';
 import { Pusher } from './push.ts';
@@ -196,6 +197,7 @@ class Agent {
           [gone, limit] = [Date.now(), GONE_MS];
         else if (Date.now() - gone > limit) return;
         if (!this.#isHome()) return;
+        await this.#endKilledFlush();
         await this.#look();
       }
       const started = Date.now();
@@ -207,6 +209,16 @@ class Agent {
       }
       const interval = this.#role === 'push' ? 1000 : this.#follower.interval;
       await this.#rest(Math.max(5, interval - (Date.now() - started)));
+    }
+  }
+
+  /** A flush that was killed may have left the server refusing everybody. */
+  async #endKilledFlush(): Promise<void> {
+    try {
+      if (await restoreConnections(this.#context.stateDir))
+        this.#journal.state('flush', 'a flush was killed: connections are let in again');
+    } catch (error) {
+      this.#journal.state('flush', `a killed flush cannot be undone: ${inWords(error)}`);
     }
   }
 
@@ -507,8 +519,15 @@ class Agent {
       lastRestored: served,
       restartPoint: readRestartPoint(paths) ?? null,
       ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
-      trouble: this.#trouble ?? (await this.#divergence(replayed, served)),
+      trouble: this.#trouble ?? this.#flushed() ?? (await this.#divergence(replayed, served)),
     };
+  }
+
+  /** The primary of the vault, flushed and started again: read-only until somebody decides. */
+  #flushed(): string | null {
+    const { flush, writer } = this.#follower.branch?.head ?? {};
+    if (!flush || writer?.node !== this.#context.node) return null;
+    return `flushed at ${flush.lsn}, hence read-only; trigger a standby, or stop it and run 'walvault flush --undo'`;
   }
 
   /** That this standby has replayed past the fork of the live branch: a new one has to be made of it. */

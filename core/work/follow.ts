@@ -11,11 +11,11 @@ import { parseLsn, type Lsn } from '../wal/lsn.ts';
 import { placeOnBranch } from '../cluster/decide-restore.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
 import type { Head } from '../cluster/facts.ts';
-import { readBranch, type Branch } from './branch.ts';
+import { readBranch, readHistory, type Branch } from './branch.ts';
 import { readHead, type Cluster } from './cluster.ts';
 import { inWords, type Journal, type NodeContext } from './node-context.ts';
 import { readServed, servedAt, WORD_COUNT, Words } from './node-state.ts';
-import { viewOf, type RestoreView } from './restore-request.ts';
+import { RESERVED_HISTORY, viewOf, type RestoreView } from './restore-request.ts';
 import type { Spool } from './spool.ts';
 import { findSegment } from './tail.ts';
 
@@ -108,7 +108,10 @@ export class Follower {
     const mine = head.promotion?.state === 'triggered' && head.promotion.node === this.#context.node;
     this.#setWords(cluster, branch, view, mine);
     if (view.held || (mine && head.promotion?.mode === 'fast')) this.#spool.empty();
-    else this.#prefetch(cluster, branch, view);
+    else {
+      this.#prefetch(cluster, branch, view);
+      await this.#spoolHistories(cluster, head);
+    }
     this.#journal.state(
       'follow',
       `following ${cluster.vault.url}, timeline ${head.timeline}, epoch ${head.epoch}`,
@@ -182,6 +185,17 @@ export class Follower {
       if (this.#spool.has(name) || this.#spool.isFetching(name)) continue;
       if (name === this.#tail?.name && this.#restsOnTail) continue;
       void this.#fetch(cluster, name);
+    }
+  }
+
+  /** A server that starts asks for every history from 2 on, one Node start each: after many switches that took half a minute. */
+  async #spoolHistories(cluster: Cluster, head: Head): Promise<void> {
+    for (let timeline = 2; timeline <= head.timeline; timeline++) {
+      const name = historyName(timeline);
+      if (this.#spool.has(name)) continue;
+      // Below the live timeline and without a row: the number was given up, and is never used again.
+      const row = await readHistory(cluster, timeline, this.#context.histories);
+      await this.#spool.put(name, row?.text ?? RESERVED_HISTORY);
     }
   }
 

@@ -18,6 +18,7 @@ import { historyName, parseWalName } from '../wal/name.ts';
 import type { Cluster } from './cluster.ts';
 import { readLocalServer } from './local-wal.ts';
 import { readDetached, readOpened, readSeal, statePaths, type StatePaths } from './node-state.ts';
+import { restoreConnections } from './refuse-connections.ts';
 import { readVaultFacts } from './vault-facts.ts';
 import { settle, writerOf, type WriterSeat } from './writer.ts';
 
@@ -46,6 +47,7 @@ export async function guardPromotion(pgdata: string, stateDir = ''): Promise<Gua
       hint: 'guard looks before a start; nothing was changed.',
     });
   }
+  if (stateDir !== '') await restoreConnections(stateDir);
   const untouched = (why: string): GuardReport => ({ repaired: false, removed: [], why });
   if ((await recoveryMode(pgdata)) !== 'none') return untouched('a signal file says how the server starts');
   const refused = stateDir === '' ? undefined : await textOf(path.join(stateDir, 'refused'));
