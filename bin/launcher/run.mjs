@@ -25,9 +25,12 @@ import { install, postgresFolder } from './install.mjs';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
 
-/** A run of jest over `tests` (patterns of paths); the tests read `env`; `needs` is installed first. */
-const jest = (tests, { env, needs = [] } = {}) => ({
-  run: ['node_modules/jest/bin/jest.js'],
+/**
+ * A run of jest over `tests` (patterns of paths); the tests read `env`; `needs` is installed first. System tests mostly wait for
+ * servers: two at a time on two cores.
+ */
+const jest = (tests, { env, needs = [], workers } = {}) => ({
+  run: ['node_modules/jest/bin/jest.js', ...(workers === undefined ? [] : [`--maxWorkers=${workers}`])],
   tests,
   env,
   needs,
@@ -50,6 +53,7 @@ const COMMANDS = {
   'test:system': jest(['test/system'], {
     env: { WALVAULT_TEST_PAIRS: '18:file,15:s3' },
     needs: ['postgres', 'installMinistack'],
+    workers: 2,
   }),
   'test:matrix': jest(['test/system/main-job'], {
     env: { WALVAULT_TEST_PAIRS: everyPair },
