@@ -14,7 +14,7 @@ export const standbyDetach: CommandRow = {
   text: `The primary goes on, no epoch changes, and the other standbys do not notice. First the node is marked as detached
 (in its state directory and in the vault), its archiving is switched off and its restoring too; then PostgreSQL opens
 it with what it has replayed. From then on nothing that is called on it writes to the vault, and no trigger can name
-it. There is no way back but a new standby: 'walvault standby create' in an empty directory.`,
+it. The way back is 'walvault rejoin' when the test is over: what was written meanwhile is thrown away.`,
   options: [
     { flags: '-y, --yes', summary: 'do not ask' },
     { flags: '--wait <duration>', summary: 'how long PostgreSQL may take to open (default 60s)' },
@@ -56,8 +56,8 @@ it. There is no way back but a new standby: 'walvault standby create' in an empt
       ]),
     );
     context.next({
-      says: `when the test is over: stop it, empty its directory, and make the standby anew`,
-      line: ['walvault', 'standby', 'create', '--pgdata', opened.pgdata, '--node', node],
+      says: `when the test is over: stop it, and make the standby anew (its directory is moved aside)`,
+      line: ['walvault', 'rejoin', '--replace', '--pgdata', opened.pgdata],
     });
   },
 };

@@ -277,7 +277,7 @@ export function checkAttached(paths: StatePaths): void {
   if (!fs.existsSync(paths.detached)) return;
   const at = readDetached(paths)?.at ?? 'some time';
   throw new VaultError('fenced', `this node was detached from its vault at ${at}`, {
-    hint: `It was opened for a test and never writes to the vault again; when the test is over, make the standby anew with 'walvault standby create'.`,
+    hint: `It was opened for a test and never writes to the vault again; when the test is over, stop it and run 'walvault rejoin'.`,
   });
 }
 

@@ -7,9 +7,12 @@ import { REFERENCE_FILE, referencePage } from '../../bin/reference.ts';
 import { envOf, flagOf, SETTING_NAMES } from '../../core/settings/settings.ts';
 
 const root = programRoot(import.meta.dirname);
-const pages = ['README.md', ...readdirSync(path.join(root, 'docs')).map((name) => `docs/${name}`)].filter(
-  (name) => name.endsWith('.md'),
-);
+const pages = [
+  'README.md',
+  ...['docs', 'docs/runbook'].flatMap((folder) =>
+    readdirSync(path.join(root, folder)).map((name) => `${folder}/${name}`),
+  ),
+].filter((name) => name.endsWith('.md'));
 const read = (page: string) => readFileSync(path.join(root, page), 'utf8');
 
 test('docs/reference.md is what the tables say: run `npm run docs` where this fails', () => {
