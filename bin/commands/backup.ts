@@ -7,6 +7,7 @@ import { byteProgress } from '../ui/progress.ts';
 import { pairs } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
 import { untilSignalled } from '../until-signalled.ts';
+import { SERVER_SETTINGS } from '../reach-settings.ts';
 
 export const backup: CommandRow = {
   path: 'backup',
@@ -16,24 +17,7 @@ replication protocol (no tool of PostgreSQL is needed) into bundles. It is compl
 stop is in the vault. Works on the primary and on a standby. Wants a role with REPLICATION that pg_hba.conf lets in
 for replication, a superuser for instance. Broken off (Ctrl-C), it removes what it stored.`,
   options: [{ flags: '--label <text>', summary: 'a note kept with the backup' }],
-  settings: [
-    'vault',
-    'cluster',
-    'node',
-    'pgdata',
-    'stateDir',
-    'bundleSize',
-    'uploadParallel',
-    'zstdLevel',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-    'pgHost',
-    'pgPort',
-    'pgUser',
-    'pgDatabase',
-  ],
+  settings: [...SERVER_SETTINGS, 'bundleSize', 'uploadParallel', 'zstdLevel'],
   examples: [
     { says: 'of the server that runs on $P', line: 'walvault backup --pgdata $P --node db1' },
     {

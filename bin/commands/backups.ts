@@ -3,6 +3,7 @@ import { listBackups } from '../../core/work/restore-backup.ts';
 import { formatAge, formatBytes } from '../ui/format.ts';
 import { table } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
+import { REACH_SETTINGS } from '../reach-settings.ts';
 
 export const backups: CommandRow = {
   path: 'backups',
@@ -10,16 +11,7 @@ export const backups: CommandRow = {
   text: `A backup is complete when its files and its WAL from start to stop are in the vault; only such a one can
 be restored. running: under way, or broken off without a word. failed: ended with an error; nothing uses it.`,
   options: [],
-  settings: [
-    'vault',
-    'cluster',
-    'pgdata',
-    'stateDir',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-  ],
+  settings: REACH_SETTINGS,
   examples: [
     {
       says: 'the id of the newest complete one',

@@ -13,6 +13,7 @@ import { checkAttached, checkIdentity, writerStore } from '../../core/work/node-
 import { claimRole } from '../../core/work/promotion.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
+import { SERVER_SETTINGS } from '../reach-settings.ts';
 
 export const claim: CommandRow = {
   path: 'claim',
@@ -25,21 +26,7 @@ of its own is refused: what the vault has archived since would be lost. Run it o
     { flags: '-y, --yes', summary: 'do not ask' },
     { flags: '--supersede <epoch>', summary: 'give up the pending promotion of this epoch' },
   ],
-  settings: [
-    'vault',
-    'cluster',
-    'node',
-    'pgdata',
-    'stateDir',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-    'pgHost',
-    'pgPort',
-    'pgUser',
-    'pgDatabase',
-  ],
+  settings: SERVER_SETTINGS,
   examples: [
     { says: 'this server was promoted by hand and shall be the primary', line: 'walvault claim --pgdata $P' },
   ],

@@ -7,27 +7,13 @@ import type { FlushStep } from '../../core/work/flush-server.ts';
 import { formatCount, formatDuration } from '../ui/format.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { untilSignalled } from '../until-signalled.ts';
+import { SERVER_SETTINGS } from '../reach-settings.ts';
 
 const GRACE = duration('0s', '1h');
 const WAIT = duration('1s', '1d');
 
 /** What a command takes that works on the server of PGDATA and on the vault. */
-export const FLUSH_SETTINGS: readonly SettingName[] = [
-  'vault',
-  'cluster',
-  'node',
-  'pgdata',
-  'stateDir',
-  'zstdLevel',
-  'vaultTimeout',
-  'awsRegion',
-  'awsProfile',
-  'awsEndpoint',
-  'pgHost',
-  'pgPort',
-  'pgUser',
-  'pgDatabase',
-];
+export const FLUSH_SETTINGS: readonly SettingName[] = [...SERVER_SETTINGS, 'zstdLevel'];
 
 export const GRACE_OPTION = {
   flags: '--grace <duration>',

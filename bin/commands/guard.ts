@@ -6,6 +6,7 @@ import { admit, guardPromotion, type Admission } from '../../core/work/guard.ts'
 import { writerStore } from '../../core/work/node-state.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
+import { NODE_SETTINGS } from '../reach-settings.ts';
 
 /** A start does not wait longer for the vault, in ms. */
 const ASK_LIMIT_MS = 5000;
@@ -24,17 +25,7 @@ Before that it looks, without the vault, for a promotion that was killed half wa
 has taken its new timeline, and would start read-write on the OLD one, with other content under names that are archived. guard
 puts standby.signal back and removes what the unborn timeline left in pg_wal; the promotion is then done again by itself.`,
   options: [],
-  settings: [
-    'pgdata',
-    'stateDir',
-    'vault',
-    'cluster',
-    'node',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-  ],
+  settings: NODE_SETTINGS,
   examples: [
     { says: 'before a start', line: 'walvault guard --pgdata $S && pg_ctl -D $S start' },
     {

@@ -9,6 +9,7 @@ import { formatBytes } from '../ui/format.ts';
 import { pairs } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
 import { findStateDirectory, placeOf, storeIn } from '../state-directory.ts';
+import { NODE_SETTINGS } from '../reach-settings.ts';
 
 export const init: CommandRow = {
   path: 'init',
@@ -21,17 +22,7 @@ identifier is refused.`,
   options: [
     { flags: '--create-table', summary: 's3: make the DynamoDB table where it is missing (on demand)' },
   ],
-  settings: [
-    'vault',
-    'cluster',
-    'node',
-    'pgdata',
-    'stateDir',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-  ],
+  settings: NODE_SETTINGS,
   examples: [
     {
       says: 'a vault in a directory, for one machine',

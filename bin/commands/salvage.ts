@@ -7,6 +7,7 @@ import type { CommandRow, Context } from '../command.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
 import { formatBytes, formatCount } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
+import { NODE_SETTINGS } from '../reach-settings.ts';
 
 export const salvageCommand: CommandRow = {
   path: 'salvage',
@@ -22,18 +23,7 @@ May be run again; changes nothing on this machine.`,
     { flags: '--list', summary: 'show what lies aside in the vault; needs no PGDATA' },
     { flags: '--fetch <directory>', summary: 'fetch all that lies aside, verified; needs no PGDATA' },
   ],
-  settings: [
-    'vault',
-    'cluster',
-    'node',
-    'pgdata',
-    'stateDir',
-    'vaultTimeout',
-    'zstdLevel',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-  ],
+  settings: [...NODE_SETTINGS, 'zstdLevel'],
   examples: [
     {
       says: 'the old primary does not start: save its last commits, then fail over',

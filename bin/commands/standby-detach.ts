@@ -5,6 +5,7 @@ import { checkDetach, detachStandby } from '../../core/work/detach.ts';
 import type { CommandRow } from '../command.ts';
 import { findStateDirectory } from '../state-directory.ts';
 import { pairs } from '../ui/table.ts';
+import { SERVER_SETTINGS } from '../reach-settings.ts';
 
 const WAIT = duration('1s', '1d');
 
@@ -19,21 +20,7 @@ it. The way back is 'walvault rejoin' when the test is over: what was written me
     { flags: '-y, --yes', summary: 'do not ask' },
     { flags: '--wait <duration>', summary: 'how long PostgreSQL may take to open (default 60s)' },
   ],
-  settings: [
-    'vault',
-    'cluster',
-    'node',
-    'pgdata',
-    'stateDir',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-    'pgHost',
-    'pgPort',
-    'pgUser',
-    'pgDatabase',
-  ],
+  settings: SERVER_SETTINGS,
   examples: [{ says: 'try an upgrade on real data', line: 'walvault standby detach --pgdata $S --node db3' }],
   async run(context) {
     const { settings } = context;

@@ -3,6 +3,7 @@ import { readStatus, type NodeStatus, type Status } from '../../core/work/status
 import { formatAge, formatBytes, formatDuration } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
+import { REACH_SETTINGS } from '../reach-settings.ts';
 
 /** A heartbeat older than this is worth a word, in ms: agents report each few seconds. */
 const SILENT_AFTER_MS = 60_000;
@@ -13,16 +14,7 @@ export const status: CommandRow = {
   text: `Reads the vault only: it works from anywhere the vault can be reached, and asks no server.
 A node's figures are its own last report, with its age.`,
   options: [],
-  settings: [
-    'vault',
-    'cluster',
-    'pgdata',
-    'stateDir',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-  ],
+  settings: REACH_SETTINGS,
   examples: [
     { says: 'a table', line: 'walvault status --vault file:///srv/vault --cluster main' },
     { says: 'one value, in a script', line: 'walvault status --json | jq -r .primary' },

@@ -8,6 +8,7 @@ import { triggerPromotion } from '../../core/work/trigger.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { formatDuration } from '../ui/format.ts';
 import type { CommandRow, Context } from '../command.ts';
+import { REACH_SETTINGS } from '../reach-settings.ts';
 
 /** Between two looks at head, in ms: one consistent read of one small item. */
 const LOOK_EVERY_MS = 100;
@@ -31,16 +32,7 @@ archived stays in its pg_wal and is not on the new one.`,
     { flags: '--wait <duration>', summary: 'how long to wait for the promotion (default 60s)' },
     { flags: '--no-wait', summary: 'return as soon as the trigger is committed' },
   ],
-  settings: [
-    'vault',
-    'cluster',
-    'pgdata',
-    'stateDir',
-    'vaultTimeout',
-    'awsRegion',
-    'awsProfile',
-    'awsEndpoint',
-  ],
+  settings: REACH_SETTINGS,
   examples: [
     { says: 'planned or after a failure: nothing archived is lost', line: 'walvault trigger smart --to db2' },
     { says: 'from a script', line: 'walvault trigger smart --to db2 --yes --json' },
