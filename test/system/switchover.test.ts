@@ -92,6 +92,15 @@ describe(`switchover on ${pair.title}`, () => {
     expect((await site.status()).timeline).toBe(12);
   });
 
+  test('a standby made from the backup of before all the switches comes to the head of the live branch', async () => {
+    await write();
+    const db4 = await site.addStandby('db4');
+    await site.caughtUp('db4', primary);
+    expect(await db4.number('SELECT count(*) FROM kept')).toBe(rows);
+    expect(await db4.value(sum)).toBe(await server(primary).value(sum));
+    await db4.stop('fast');
+  });
+
   /** A node that was just the old primary has to say that it is a standby. */
   async function switchable(node: string): Promise<void> {
     await waitFor(`${node} as a standby`, 30_000, async () => {
