@@ -12,7 +12,7 @@ import { formatLsn } from '../wal/lsn.ts';
 import { asRow, changing, eventRow, readControl, type Cluster } from './cluster.ts';
 import { readBranch, type Branch, type HistoryCache } from './branch.ts';
 import { checkGrown } from './tail.ts';
-import { newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
+import { inTurn, newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
 import { sha256Of, type StoredFile } from './store-file.ts';
 
 export type CommitResult = { name: string; result: 'committed' | 'same' | 'ignored'; why?: string };
@@ -36,50 +36,52 @@ export async function commitFiles(
     throw new RangeError(`at most ${COMMIT_BATCH} files in one commit, not ${files.length}`);
   const { manifest } = cluster.vault;
   let round = 0;
-  return changing(
-    async () => {
-      const control = await readControl(cluster);
-      const branch = await readBranch(cluster, cache);
-      const before = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, branch.head);
-      const look = () => Promise.all(files.map((file) => heldSha256(cluster, file.name)));
-      // The rows are looked up only where the first try says no: mostly they are absent, as the condition of each put demands.
-      const none = files.map(() => undefined);
-      let plan = planCommit(
-        cluster,
-        control,
-        branch,
-        writerOf(seat, before),
-        files,
-        round++ === 0 ? none : await look(),
-      );
-      if (plan.refusal)
-        plan = planCommit(cluster, control, branch, writerOf(seat, before), files, await look());
-      if (plan.refusal && plan.results.length === 0) {
-        const { code, message, hint } = plan.refusal;
-        throw new VaultError(code, message, { hint });
-      }
-      if (plan.rows.length === 0) return { result: plan.results };
-      const grown =
-        branch.head.tail !== null && plan.head.tail === null
-          ? tailSegment(branch.head, cluster.segmentSize)
-          : undefined;
-      const file = files.find(({ name }) => name === grown);
-      if (file) await checkGrown(cluster, branch.head.tail!.timeline, file);
-      const nonce = before.next ?? newNonce();
-      seat.store.write({ ...before, next: nonce });
-      const head: Head = {
-        ...plan.head,
-        rev: branch.head.rev + 1,
-        writer: { node: seat.node, nonce, place: seat.place },
-      };
-      const changes: Change[] = [
-        { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
-        { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
-        ...plan.rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
-      ];
-      return { changes, result: plan.results };
-    },
-    (changes) => manifest.transact(changes),
+  return inTurn(seat, () =>
+    changing(
+      async () => {
+        const control = await readControl(cluster);
+        const branch = await readBranch(cluster, cache);
+        const before = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, branch.head);
+        const look = () => Promise.all(files.map((file) => heldSha256(cluster, file.name)));
+        // The rows are looked up only where the first try says no: mostly they are absent, as the condition of each put demands.
+        const none = files.map(() => undefined);
+        let plan = planCommit(
+          cluster,
+          control,
+          branch,
+          writerOf(seat, before),
+          files,
+          round++ === 0 ? none : await look(),
+        );
+        if (plan.refusal)
+          plan = planCommit(cluster, control, branch, writerOf(seat, before), files, await look());
+        if (plan.refusal && plan.results.length === 0) {
+          const { code, message, hint } = plan.refusal;
+          throw new VaultError(code, message, { hint });
+        }
+        if (plan.rows.length === 0) return { result: plan.results };
+        const grown =
+          branch.head.tail !== null && plan.head.tail === null
+            ? tailSegment(branch.head, cluster.segmentSize)
+            : undefined;
+        const file = files.find(({ name }) => name === grown);
+        if (file) await checkGrown(cluster, branch.head.tail!.timeline, file);
+        const nonce = before.next ?? newNonce();
+        seat.store.write({ ...before, next: nonce });
+        const head: Head = {
+          ...plan.head,
+          rev: branch.head.rev + 1,
+          writer: { node: seat.node, nonce, place: seat.place },
+        };
+        const changes: Change[] = [
+          { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
+          { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
+          ...plan.rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
+        ];
+        return { changes, result: plan.results };
+      },
+      (changes) => manifest.transact(changes),
+    ),
   );
 }
 

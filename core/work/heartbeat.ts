@@ -6,7 +6,7 @@ import { VaultError } from '../errors.ts';
 import { decideWriter } from '../cluster/decide-archive.ts';
 import { keys, type NodeRow } from '../cluster/facts.ts';
 import { asRow, changing, readControl, readHead, type Cluster } from './cluster.ts';
-import { newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
+import { inTurn, newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
 
 /** Everything in a node's row that the node itself reports; absent members keep their value. */
 export type NodeReport = { name: string } & Partial<
@@ -65,7 +65,7 @@ export async function reportNode(
  */
 export async function heartbeat(cluster: Cluster, report: NodeReport, seat?: WriterSeat): Promise<void> {
   await reportNode(cluster, report);
-  if (seat) await swapNonce(cluster, seat);
+  if (seat) await inTurn(seat, () => swapNonce(cluster, seat));
 }
 
 async function swapNonce(cluster: Cluster, seat: WriterSeat): Promise<void> {

@@ -10,7 +10,7 @@ import { formatLsn, type Lsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
 import { asRow, changing, eventRow, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
 import { readBranch, type HistoryCache } from './branch.ts';
-import { newNonce, type WriterSeat, type WriterState } from './writer.ts';
+import { inTurn, newNonce, type WriterSeat, type WriterState } from './writer.ts';
 import { putControlObject } from './init.ts';
 import { sha256Of } from './store-file.ts';
 
@@ -81,64 +81,66 @@ export async function openPromotion(
   const bytes = Buffer.from(historyText);
   const key = objectKeys.history(cluster, historyName(timeline).slice(0, 8), sha256Of(bytes));
   let epoch = 0;
-  const result = await changing<'opened' | 'already'>(
-    async () => {
-      const control = await readControl(cluster);
-      const { head, lineage } = await readBranch(cluster, cache);
-      epoch = control.epoch;
-      const before: WriterState = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
-      const nonce = before.open?.epoch === epoch ? before.open.nonce : newNonce();
-      const request: OpenRequest = { node: seat.node, place: seat.place, nonce, timeline, ancestors };
-      const decision = decideOpen(control, head, lineage, request, cluster.segmentSize);
-      if (decision.do === 'refuse')
-        throw new VaultError(decision.code, decision.message, { hint: decision.hint });
-      if (decision.do === 'already') {
-        if (before.epoch !== epoch && head.writer?.nonce !== before.open?.nonce) {
-          throw new VaultError(
-            'copied',
-            `epoch ${epoch} of ${seat.node} was opened at ${head.writer?.place ?? 'another place'}, not here (${seat.place})`,
-            {
-              hint: `stop the copy; if this server is the true primary, run 'walvault claim --yes' here`,
-            },
-          );
+  return inTurn(seat, async () => {
+    const result = await changing<'opened' | 'already'>(
+      async () => {
+        const control = await readControl(cluster);
+        const { head, lineage } = await readBranch(cluster, cache);
+        epoch = control.epoch;
+        const before: WriterState = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
+        const nonce = before.open?.epoch === epoch ? before.open.nonce : newNonce();
+        const request: OpenRequest = { node: seat.node, place: seat.place, nonce, timeline, ancestors };
+        const decision = decideOpen(control, head, lineage, request, cluster.segmentSize);
+        if (decision.do === 'refuse')
+          throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+        if (decision.do === 'already') {
+          if (before.epoch !== epoch && head.writer?.nonce !== before.open?.nonce) {
+            throw new VaultError(
+              'copied',
+              `epoch ${epoch} of ${seat.node} was opened at ${head.writer?.place ?? 'another place'}, not here (${seat.place})`,
+              {
+                hint: `stop the copy; if this server is the true primary, run 'walvault claim --yes' here`,
+              },
+            );
+          }
+          return { result: 'already' };
         }
-        return { result: 'already' };
-      }
-      await cluster.vault.bucket.putOnce(key, bytes);
-      if (before.open?.epoch !== epoch) seat.store.write({ ...before, open: { epoch, nonce } });
-      const at = new Date().toISOString();
-      const history: HistoryRow = {
-        ...keys.history(cluster.partition, timeline),
-        rev: 1,
-        text: historyText,
-        timeline,
-        parent: decision.parent,
-        forkLsn: formatLsn(decision.fork),
-        node: seat.node,
-        epoch,
-        forkSegmentWhole: decision.forkSegmentWhole,
-        key,
-        archivedAt: at,
-      };
-      const text = `${seat.node} opened timeline ${timeline}, forked from ${decision.parent} at ${formatLsn(decision.fork)}`;
-      return {
-        result: 'opened',
-        changes: [
-          { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
-          { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
-          { do: 'put', row: asRow(history), when: 'absent' },
-          {
-            do: 'put',
-            row: asRow(eventRow(cluster, { at, kind: 'open', node: seat.node, epoch, text })),
-            when: 'absent',
-          },
-        ],
-      };
-    },
-    (changes) => manifest.transact(changes),
-  );
-  takeUp(seat, epoch);
-  return result;
+        await cluster.vault.bucket.putOnce(key, bytes);
+        if (before.open?.epoch !== epoch) seat.store.write({ ...before, open: { epoch, nonce } });
+        const at = new Date().toISOString();
+        const history: HistoryRow = {
+          ...keys.history(cluster.partition, timeline),
+          rev: 1,
+          text: historyText,
+          timeline,
+          parent: decision.parent,
+          forkLsn: formatLsn(decision.fork),
+          node: seat.node,
+          epoch,
+          forkSegmentWhole: decision.forkSegmentWhole,
+          key,
+          archivedAt: at,
+        };
+        const text = `${seat.node} opened timeline ${timeline}, forked from ${decision.parent} at ${formatLsn(decision.fork)}`;
+        return {
+          result: 'opened',
+          changes: [
+            { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
+            { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
+            { do: 'put', row: asRow(history), when: 'absent' },
+            {
+              do: 'put',
+              row: asRow(eventRow(cluster, { at, kind: 'open', node: seat.node, epoch, text })),
+              when: 'absent',
+            },
+          ],
+        };
+      },
+      (changes) => manifest.transact(changes),
+    );
+    takeUp(seat, epoch);
+    return result;
+  });
 }
 
 /** The epoch is this node's: its open (or claim) is known to stand. */
@@ -167,46 +169,48 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
   const at = new Date().toISOString();
   const nonce = newNonce();
   const ancestors = claim.historyText === undefined ? [] : parseHistory(claim.historyText);
-  const claimed = await changing<{ epoch: number; then: 'open' | 'nothing' }>(
-    async () => {
-      const control = await readControl(cluster);
-      const { head, lineage } = await readBranch(cluster);
-      if (head.promotion?.id === id)
-        return {
-          result: { epoch: control.epoch, then: head.promotion.state === 'open' ? 'nothing' : 'open' },
+  const claimed = await inTurn(seat, () =>
+    changing<{ epoch: number; then: 'open' | 'nothing' }>(
+      async () => {
+        const control = await readControl(cluster);
+        const { head, lineage } = await readBranch(cluster);
+        if (head.promotion?.id === id)
+          return {
+            result: { epoch: control.epoch, then: head.promotion.state === 'open' ? 'nothing' : 'open' },
+          };
+        const request = {
+          node: seat.node,
+          place: seat.place,
+          nonce,
+          timeline: claim.timeline,
+          ancestors,
+          id,
+          at,
+          supersede: claim.supersede,
         };
-      const request = {
-        node: seat.node,
-        place: seat.place,
-        nonce,
-        timeline: claim.timeline,
-        ancestors,
-        id,
-        at,
-        supersede: claim.supersede,
-      };
-      const decision = decideClaim(control, head, lineage, request);
-      if (decision.do === 'refuse')
-        throw new VaultError(decision.code, decision.message, { hint: decision.hint });
-      const epoch = decision.control.epoch;
-      await putControlObject(cluster, decision.control);
-      const before: WriterState = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
-      seat.store.write({ ...before, open: { epoch, nonce } });
-      const text = `${seat.node} claimed epoch ${epoch} on timeline ${claim.timeline} (was ${control.primary ?? 'none'}, epoch ${control.epoch})`;
-      return {
-        result: { epoch, then: decision.then },
-        changes: [
-          { do: 'put', row: asRow(decision.control), when: { rev: control.rev } },
-          { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
-          {
-            do: 'put',
-            row: asRow(eventRow(cluster, { at, kind: 'claim', node: seat.node, epoch, text })),
-            when: 'absent',
-          },
-        ],
-      };
-    },
-    (changes) => manifest.transact(changes),
+        const decision = decideClaim(control, head, lineage, request);
+        if (decision.do === 'refuse')
+          throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+        const epoch = decision.control.epoch;
+        await putControlObject(cluster, decision.control);
+        const before: WriterState = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
+        seat.store.write({ ...before, open: { epoch, nonce } });
+        const text = `${seat.node} claimed epoch ${epoch} on timeline ${claim.timeline} (was ${control.primary ?? 'none'}, epoch ${control.epoch})`;
+        return {
+          result: { epoch, then: decision.then },
+          changes: [
+            { do: 'put', row: asRow(decision.control), when: { rev: control.rev } },
+            { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
+            {
+              do: 'put',
+              row: asRow(eventRow(cluster, { at, kind: 'claim', node: seat.node, epoch, text })),
+              when: 'absent',
+            },
+          ],
+        };
+      },
+      (changes) => manifest.transact(changes),
+    ),
   );
   if (claimed.then === 'nothing') takeUp(seat, claimed.epoch);
   else await openPromotion(cluster, seat, { timeline: claim.timeline, historyText: claim.historyText ?? '' });

@@ -15,7 +15,7 @@ import { parseWalName } from '../wal/name.ts';
 import { isReady, listReady, readyOrder } from '../postgres/wal-directory.ts';
 import { readHead, readControl, type Cluster } from './cluster.ts';
 import { COMMIT_BATCH, commitFiles, type CommitResult } from './commit.ts';
-import { settle, writerOf } from './writer.ts';
+import { inTurn, settle, writerOf } from './writer.ts';
 import { crashPoint } from './crash-points.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
 import { listDir, openSpool, vaultIdOf } from './node-state.ts';
@@ -219,9 +219,12 @@ export class Pusher {
    */
   async #checkWriter(cluster: Cluster, name: string): Promise<void> {
     if (Date.now() - this.#checkedAt >= 1000) {
-      const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
-      const state = settle(this.#context.seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
-      this.#fence = decideWriter(control, head, writerOf(this.#context.seat, state));
+      const { seat } = this.#context;
+      this.#fence = await inTurn(seat, async () => {
+        const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
+        const state = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
+        return decideWriter(control, head, writerOf(seat, state));
+      });
       this.#checkedAt = this.#fence === undefined ? Date.now() : 0;
     }
     if (this.#fence === undefined || (await isHeld(cluster, name))) return;

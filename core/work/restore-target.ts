@@ -65,8 +65,7 @@ export async function planTarget(
   const journal = await readJournal(target);
   const plan = { backup: index.id, waldir: waldir ?? null, tablespaces: Object.fromEntries(tablespaces) };
   if (journal !== undefined) checkSame(target, journal.head, plan);
-  else
-    await checkEmpty(target, 'the target', `Choose another directory, or empty this one: rm -r '${target}'`);
+  else await checkTargetEmpty(target);
   if (journal === undefined) {
     if (waldir !== undefined) await checkEmpty(waldir, '--waldir', 'Choose an empty directory.');
     for (const [oid, place] of tablespaces) {
@@ -80,6 +79,15 @@ export async function planTarget(
   const done = new Set(journal?.done.map((number) => index.bundles[number]?.key ?? ''));
   await checkRoom(index, { target, tablespaces, done });
   return { path: target, waldir, tablespaces, holdId: journal?.head.holdId ?? newHoldId, done };
+}
+
+/** Is the target free, or an unfinished restore of ours? Looked at before anything else is touched. @throws VaultError refused | local */
+export async function checkTarget(target: string): Promise<void> {
+  if ((await readJournal(target)) === undefined) await checkTargetEmpty(target);
+}
+
+function checkTargetEmpty(target: string): Promise<void> {
+  return checkEmpty(target, 'the target', `Choose another directory, or empty this one: rm -r '${target}'`);
 }
 
 /** Makes the directories and the journal; again is fine. @throws VaultError local */

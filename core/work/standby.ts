@@ -19,6 +19,7 @@ import { reportNode } from './heartbeat.ts';
 import { addHold, dropHold } from './holds.ts';
 import { checkAttached, stateDirOf, statePaths, type StatePaths } from './node-state.ts';
 import { demandAccess, proveAccess } from './prove-access.ts';
+import { checkTarget } from './restore-target.ts';
 import { findBackup, restoreBackup, type RestoreRequest } from './restore-backup.ts';
 import {
   checkStandbyParameters,
@@ -60,6 +61,7 @@ export async function createStandby(
   const stateDir = plannedStateDir(target, request.installation.stateDir);
   checkCommands(commandsOf(stateDir));
   await checkStandbyParameters(request.parameters, cluster.majorVersion);
+  await checkTarget(target);
   // before anything is fetched: a node that cannot report is no standby, however well it restores
   const found = demandAccess(await proveAccess(cluster, request.node));
   const row = await findBackup(cluster, request.backup);

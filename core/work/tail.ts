@@ -18,7 +18,7 @@ import {
   readHead,
   type Cluster,
 } from './cluster.ts';
-import { newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
+import { inTurn, newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
 import { checkWalFile, fetchFile, pack, sha256Of, unpack } from './store-file.ts';
 
 export type Tail = {
@@ -162,67 +162,69 @@ export async function commitTail(
 ): Promise<void> {
   const { manifest } = cluster.vault;
   let row: TailRow | undefined;
-  await changing(
-    async () => {
-      const control = await readControl(cluster);
-      const { head, lineage } = await readBranch(cluster);
-      const before = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
-      const request = {
-        timeline: Number.parseInt(tail.segment.slice(0, 8), 16),
-        segment: tail.segment,
-        lsn: tail.lsn,
-      };
-      const decision = decideFlush(
-        control,
-        head,
-        lineage,
-        writerOf(seat, before),
-        request,
-        cluster.segmentSize,
-      );
-      if (decision.do === 'refuse')
-        throw new VaultError(decision.code, decision.message, { hint: decision.hint });
-      if (decision.do === 'flushed') return { result: undefined };
-      if (why === 'salvage' && head.tail?.lsn === decision.head.tail?.lsn) return { result: undefined };
-      row ??= await storeTail(cluster, { node: seat.node, epoch: control.epoch, why }, tail);
-      const old = await readTail(cluster, row.timeline);
-      // A second flush in the same segment: a standby may have replayed the first.
-      if (old?.segment === tail.segment && !continuesTail(cluster, old, tail.bytes)) throw otherTail(old);
-      const nonce = before.next ?? newNonce();
-      seat.store.write({ ...before, next: nonce });
-      const next = { ...decision.head, writer: { node: seat.node, nonce, place: seat.place } };
-      const text = `${seat.node}: ${why === 'flush' ? 'flushed' : 'salvaged'} up to ${formatLsn(tail.lsn)} in ${tail.segment}`;
-      return {
-        result: undefined,
-        changes: [
-          { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
-          {
-            do: 'put',
-            row: asRow(why === 'flush' ? next : { ...next, flush: null }),
-            when: { rev: head.rev },
-          },
-          {
-            do: 'put',
-            row: asRow({ ...row, rev: (old?.rev ?? 0) + 1 }),
-            when: old ? { rev: old.rev } : 'absent',
-          },
-          {
-            do: 'put',
-            row: asRow(
-              eventRow(cluster, {
-                at: new Date().toISOString(),
-                kind: why,
-                node: seat.node,
-                epoch: control.epoch,
-                text,
-              }),
-            ),
-            when: 'absent',
-          },
-        ],
-      };
-    },
-    (changes) => manifest.transact(changes),
+  await inTurn(seat, () =>
+    changing(
+      async () => {
+        const control = await readControl(cluster);
+        const { head, lineage } = await readBranch(cluster);
+        const before = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
+        const request = {
+          timeline: Number.parseInt(tail.segment.slice(0, 8), 16),
+          segment: tail.segment,
+          lsn: tail.lsn,
+        };
+        const decision = decideFlush(
+          control,
+          head,
+          lineage,
+          writerOf(seat, before),
+          request,
+          cluster.segmentSize,
+        );
+        if (decision.do === 'refuse')
+          throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+        if (decision.do === 'flushed') return { result: undefined };
+        if (why === 'salvage' && head.tail?.lsn === decision.head.tail?.lsn) return { result: undefined };
+        row ??= await storeTail(cluster, { node: seat.node, epoch: control.epoch, why }, tail);
+        const old = await readTail(cluster, row.timeline);
+        // A second flush in the same segment: a standby may have replayed the first.
+        if (old?.segment === tail.segment && !continuesTail(cluster, old, tail.bytes)) throw otherTail(old);
+        const nonce = before.next ?? newNonce();
+        seat.store.write({ ...before, next: nonce });
+        const next = { ...decision.head, writer: { node: seat.node, nonce, place: seat.place } };
+        const text = `${seat.node}: ${why === 'flush' ? 'flushed' : 'salvaged'} up to ${formatLsn(tail.lsn)} in ${tail.segment}`;
+        return {
+          result: undefined,
+          changes: [
+            { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
+            {
+              do: 'put',
+              row: asRow(why === 'flush' ? next : { ...next, flush: null }),
+              when: { rev: head.rev },
+            },
+            {
+              do: 'put',
+              row: asRow({ ...row, rev: (old?.rev ?? 0) + 1 }),
+              when: old ? { rev: old.rev } : 'absent',
+            },
+            {
+              do: 'put',
+              row: asRow(
+                eventRow(cluster, {
+                  at: new Date().toISOString(),
+                  kind: why,
+                  node: seat.node,
+                  epoch: control.epoch,
+                  text,
+                }),
+              ),
+              when: 'absent',
+            },
+          ],
+        };
+      },
+      (changes) => manifest.transact(changes),
+    ),
   );
 }
 

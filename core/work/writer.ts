@@ -33,6 +33,22 @@ export type WriterSeat = {
   store: WriterStore;
 };
 
+const turns = new WeakMap<WriterStore, Promise<unknown>>();
+
+/**
+ * One after the other, within this process: whatever reads the nonce, decides and writes the next one. Side by side, a commit that
+ * looked up its rows wrote back an older state over that of a heartbeat, and the node then took itself for a copy (seen). Processes
+ * of one node keep apart by the node's lock.
+ */
+export function inTurn<T>(seat: WriterSeat, work: () => Promise<T>): Promise<T> {
+  const mine = (turns.get(seat.store) ?? Promise.resolve()).then(work);
+  turns.set(
+    seat.store,
+    mine.catch(() => {}),
+  );
+  return mine;
+}
+
 export const newNonce = (): string => randomBytes(12).toString('hex');
 
 export function writerOf(seat: WriterSeat, state: WriterState): Writer {

@@ -6,7 +6,7 @@ import { keys, type HistoryRow, type Promotion, type WalRow } from '../../core/c
 import { VaultError } from '../../core/errors.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { readBranch } from '../../core/work/branch.ts';
-import { openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
+import { asRow, openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { COMMIT_BATCH, commitFiles } from '../../core/work/commit.ts';
 import { heartbeat } from '../../core/work/heartbeat.ts';
 import { claimRole, openPromotion, sealPromotion } from '../../core/work/promotion.ts';
@@ -51,6 +51,14 @@ async function expectSound(cluster: Cluster): Promise<void> {
   }
   for (const numbers of byTimeline.values())
     numbers.forEach((number, index) => expect(number).toBe(numbers[0]! + index));
+}
+
+/** Head moves on, and nothing of it changes. */
+async function triggerlessChange(cluster: Cluster): Promise<void> {
+  const head = await readHead(cluster);
+  await cluster.vault.manifest.transact([
+    { do: 'put', row: asRow({ ...head, rev: head.rev + 1 }), when: { rev: head.rev } },
+  ]);
 }
 
 async function promote(
@@ -167,6 +175,27 @@ describe.each(vaultKinds)('protocol on $name', (kind) => {
       ]);
       expect(both.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
       await expectSound(db1.cluster);
+    });
+
+    test('commits and heartbeats of one node side by side never take each other for a copy', async () => {
+      const beat = () => heartbeat(db1.cluster, { name: 'db1', role: 'primary' }, db1.seat);
+      const beats: Promise<void>[] = [];
+      let conflicts = 0;
+      const cluster = await wired({
+        // the commit finds that head has moved, and while it looks again the heartbeats of its own node come between
+        before: async () => {
+          if (conflicts++ === 0) await triggerlessChange(db1.cluster);
+        },
+        reading: async ({ sk }) => {
+          if (conflicts !== 1 || !sk.startsWith('wal#')) return;
+          beats.push(beat().then(beat)); // the first may settle the nonce of this very commit, the second goes on from there
+          await Promise.race([beats.at(-1), new Promise((resolve) => setTimeout(resolve, 100))]);
+        },
+      });
+      expect(await fakeNode(cluster, db1.seat).archive(segment(1, 1))).toBe('committed');
+      await Promise.all(beats);
+      expect(beats.length).toBeGreaterThan(0);
+      expect(await db1.archive(segment(1, 2))).toBe('committed');
     });
 
     test('an answer lost after the commit is looked up, not guessed', async () => {

@@ -9,12 +9,14 @@ import { initCluster } from '../../core/work/init.ts';
 import { reportNode } from '../../core/work/heartbeat.ts';
 import { storeFile, type StoredFile } from '../../core/work/store-file.ts';
 import { segmentAt } from '../../core/wal/name.ts';
-import type { Change, Manifest, Outcome } from '../../core/vault/manifest.ts';
+import type { Change, Key, Manifest, Outcome } from '../../core/vault/manifest.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { SEGMENT_SIZE, SYSTEM_IDENTIFIER, segmentBytes } from './segments.ts';
 
 /** What a test can do to the transactions of one connection. */
 export type Wire = {
+  /** Called with each key before it is read. */
+  reading?: (key: Key) => Promise<void>;
   /** Called with each transaction before it is sent; awaiting pauses the writer between its read and its commit. */
   before?: (changes: readonly Change[]) => Promise<void>;
   /** Called after it was carried out; throwing loses the answer. */
@@ -25,7 +27,10 @@ export type Wire = {
 export function onWire(vault: Vault, wire: Wire): Vault {
   const manifest: Manifest = {
     name: vault.manifest.name,
-    get: (key) => vault.manifest.get(key),
+    async get(key) {
+      await wire.reading?.(key);
+      return vault.manifest.get(key);
+    },
     query: (range) => vault.manifest.query(range),
     close: () => vault.manifest.close(),
     async transact(changes) {

@@ -237,6 +237,8 @@ describe(`flush on ${pair.title}`, () => {
       expect(signal).toBe('SIGKILL');
       if (db1.pid() === undefined) await undoAndStart();
       // nobody does anything: the agent sees that the flush is gone
+      const mark = path.join(site.state('db1'), 'refusing');
+      await waitFor('the end of the refusal', 30_000, () => !existsSync(mark));
       await waitFor('a connection', 30_000, () => db1.value('SELECT 1').then(() => true));
       expect(readFileSync(path.join(db1.pgdata, 'pg_hba.conf'), 'utf8')).toBe(original);
       expect(existsSync(path.join(db1.pgdata, 'pg_hba.conf.walvault'))).toBe(false);

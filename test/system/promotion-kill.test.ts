@@ -21,7 +21,7 @@ describe(`a promotion broken off on ${pair.title}`, () => {
   let rows = 0;
 
   beforeAll(async () => {
-    site = await TestSite.open({ pair, walvault: { WALVAULT_OPEN_MAX_WAIT: '5s' } });
+    site = await TestSite.open({ pair, segmentSizeMiB: 1, walvault: { WALVAULT_OPEN_MAX_WAIT: '5s' } });
     const db1 = await site.makePrimary('db1');
     primary = 'db1';
     await site.backup();

@@ -28,7 +28,7 @@ import { readHolds } from '../../core/work/holds.ts';
 import { initCluster } from '../../core/work/init.ts';
 import { statePaths, writerStore } from '../../core/work/node-state.ts';
 import { configureStandby, createStandby } from '../../core/work/standby.ts';
-import { TestServer } from '../harness/postgres.ts';
+import { pgBin, TestServer } from '../harness/postgres.ts';
 import { makeScratch, removeScratch, waitFor } from '../harness/scratch.ts';
 
 jest.setTimeout(180_000);
@@ -84,7 +84,11 @@ describe.each([{ major: 15 }, { major: 18 }])('PostgreSQL $major', ({ major }) =
       async () => String(await server.value(sql)) === String(value),
     );
 
+  // the programs that a person would have on the PATH
+  const pgbin = process.env['PGBIN'];
+
   beforeAll(async () => {
+    process.env['PGBIN'] = pgBin(major);
     mkdirSync(folder);
     await primary.initdb({ segmentSizeMiB: 1, settings: { wal_level: 'minimal', max_wal_senders: '0' } });
     vault = await createVault(url);
@@ -103,6 +107,8 @@ describe.each([{ major: 15 }, { major: 18 }])('PostgreSQL $major', ({ major }) =
     }));
   });
   afterAll(async () => {
+    if (pgbin === undefined) delete process.env['PGBIN'];
+    else process.env['PGBIN'] = pgbin;
     await primary.stop('immediate');
     await vault.close();
     await removeScratch(scratch);

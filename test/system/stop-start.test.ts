@@ -3,7 +3,7 @@
  *
  * @jest-environment ./test/harness/system-environment.cjs
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { onePair } from '../harness/pairs.ts';
 import type { TestServer } from '../harness/postgres.ts';
@@ -53,6 +53,22 @@ describe(`stop and start of a standby on ${pair.title}`, () => {
       expect(existsSync(path.join(db2.pgdata, 'pg_wal/00000002.history'))).toBe(false);
     },
   );
+
+  test('with an agent that dies each time it has fetched a segment it still follows, and serves no half of one', async () => {
+    await db2.stop('fast');
+    db2.env['WALVAULT_CRASH_AT'] = 'follow-fetched';
+    await db2.start();
+    const log = path.join(site.state('db2'), 'agent.log');
+    const begun = () => readFileSync(log, 'utf8').match(/ agent \d+ of db2 /g)?.length ?? 0;
+    const before = begun();
+    await waitFor('the death of three agents', 60_000, () => begun() > before + 3);
+    const written = writer.acknowledged.at(-1)!.id;
+    delete db2.env['WALVAULT_CRASH_AT'];
+    await db2.stop('fast');
+    await db2.start();
+    await site.caughtUp('db2');
+    expect(await missingRows(db2, written)).toBe(0);
+  });
 
   test('a stop of the primary ends its agent, and a start of it brings archiving back', async () => {
     await writer.stop();
