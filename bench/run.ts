@@ -19,6 +19,7 @@ import { DemoServers, type DemoServer, type SqlClient } from '../bin/demo/server
 import { programRoot } from '../bin/program-root.ts';
 import { formatBytes, formatDuration } from '../bin/ui/format.ts';
 import { table } from '../bin/ui/table.ts';
+import type { Status } from '../core/work/status.ts';
 
 const run = promisify(execFile);
 const walvaultFile = path.join(programRoot(), 'bin/walvault');
@@ -47,8 +48,9 @@ class Bench {
     };
   }
 
-  async walvault(...words: string[]): Promise<void> {
-    await run(walvaultFile, words, { env: this.env, maxBuffer: 64 << 20 });
+  /** What the command answers on standard output. */
+  async walvault(...words: string[]): Promise<string> {
+    return (await run(walvaultFile, words, { env: this.env, maxBuffer: 64 << 20 })).stdout;
   }
 
   async preparePrimary(): Promise<SqlClient> {
@@ -232,6 +234,11 @@ async function followed(bench: Bench, primary: DemoServer, standby: DemoServer):
       [rows[0]?.lsn],
     );
     return replayed.rows[0]?.there === true;
+  });
+  // a trigger waits for a standby that has not reported itself yet: that is no part of a promotion
+  await until(`${standby.name} to report`, async () => {
+    const { nodes, lastSegment } = JSON.parse(await bench.walvault('status', '--json')) as Status;
+    return nodes.some(({ name, lastRestored }) => name === standby.name && lastRestored === lastSegment);
   });
   return to;
 }

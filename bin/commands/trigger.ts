@@ -13,6 +13,8 @@ import { REACH_SETTINGS } from '../reach-settings.ts';
 /** Between two looks at head, in ms: one consistent read of one small item. */
 const LOOK_EVERY_MS = 100;
 
+/** How long a standby is waited for that has not reported itself as one yet, in ms. */
+const REPORT_MS = 15_000;
 const WAIT = duration('1s', '1d');
 
 export const trigger: CommandRow = {
@@ -48,6 +50,7 @@ archived stays in its pg_wal and is not on the new one.`,
     const waitMs = context.duration('wait', '60s', WAIT);
     const supersede = context.number('supersede', { from: 1, to: Number.MAX_SAFE_INTEGER });
     const cluster = await context.cluster();
+    await untilReported(context, cluster, to, Math.min(waitMs, REPORT_MS));
     const primary = await checkTrigger(cluster, { mode, to, supersede });
     await context.confirm(consequences(mode, to, cluster.name, primary));
     const startedMs = Date.now();
@@ -66,6 +69,20 @@ archived stays in its pg_wal and is not on the new one.`,
     });
   },
 };
+
+/**
+ * A standby that was started a moment ago has not said yet that it is a target: worth a wait, or a script that starts one and triggers
+ * it would fail now and then.
+ */
+async function untilReported(context: Context, cluster: Cluster, to: string, limitMs: number): Promise<void> {
+  const startedMs = Date.now();
+  for (let said = false; Date.now() - startedMs < limitMs; said = true) {
+    const node = (await cluster.vault.manifest.get(keys.node(cluster.partition, to))) as NodeRow | undefined;
+    if (node?.role !== 'standby' || node.consistent || node.trouble !== null) return;
+    if (!said) context.say(`waiting until ${to} reports that it has reached the end of its base backup`);
+    await sleep(200);
+  }
+}
 
 /**
  * Would it be refused? Said before anybody is asked; what counts is the decision in the transaction itself.

@@ -166,7 +166,8 @@ describe(`bad input on ${pair.title}`, () => {
 
 const s3 = pairs.find(({ vault }) => vault === 's3');
 
-describe.each(s3 === undefined ? [] : [s3])('bad input for an s3: vault', () => {
+// a run that was asked for file vaults only has none
+(s3 === undefined ? describe.skip : describe)('bad input for an s3: vault', () => {
   let site: TestSite;
   beforeAll(async () => {
     site = await TestSite.open({ pair: s3! });

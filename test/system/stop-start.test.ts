@@ -56,6 +56,7 @@ describe(`stop and start of a standby on ${pair.title}`, () => {
 
   test('with an agent that dies each time it has fetched a segment it still follows, and serves no half of one', async () => {
     await db2.stop('fast');
+    await waitFor('the end of the agent', 30_000, () => site.agentPids('db2').length === 0);
     db2.env['WALVAULT_CRASH_AT'] = 'follow-fetched';
     await db2.start();
     const log = path.join(site.state('db2'), 'agent.log');
