@@ -62,7 +62,8 @@ of its own is refused: what the vault has archived since would be lost. Run it o
       `end epoch ${before.epoch} of ${before.primary ?? 'nobody'}: whoever else archives as primary is refused from then on`,
     ]);
     const seat = { node, place: placeOf(pgdata), store: writerStore(state) };
-    const epoch = await claimRole(cluster, seat, { timeline, historyText, supersede });
+    const readSegment = (name: string) => readWalFile(pgdata.walDirectory, name);
+    const epoch = await claimRole(cluster, seat, { timeline, historyText, readSegment, supersede });
     context.answer(
       { cluster: cluster.name, primary: node, epoch, timeline },
       () => `${node} is the primary of ${cluster.name}: epoch ${epoch}, timeline ${timeline}`,

@@ -9,7 +9,8 @@
 import type { FailureCode } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import type { HistoryEntry } from '../wal/history.ts';
-import type { Lineage } from '../wal/lineage.ts';
+import { segmentsFrom, type Lineage } from '../wal/lineage.ts';
+import { segmentEnd } from '../wal/name.ts';
 import type { Control, Head, NodeRow, Promotion, TriggerMode } from './facts.ts';
 
 export type Refused = { do: 'refuse'; code: FailureCode; message: string; hint?: string };
@@ -178,7 +179,23 @@ export type OpenRequest = {
   /** The timeline that PostgreSQL took, and the ancestors its history file names. */
   timeline: number;
   ancestors: HistoryEntry[];
+  /** Segments of the parent that this node streamed and the dead primary never archived; their rows go with the open. */
+  fills?: readonly string[];
 };
+
+/**
+ * The segments of the parent between the vault's end and the fork: a node that also streamed has replayed them, nobody ever archived
+ * them (PostgreSQL marks streamed segments done). Without their rows the live branch would have a hole.
+ */
+export function missingBefore(head: Head, lineage: Lineage, fork: Lsn, segmentSize: number): string[] {
+  if (head.lsn === null) return [];
+  const names: string[] = [];
+  for (const name of segmentsFrom(lineage, parseLsn(head.lsn), segmentSize)) {
+    if (segmentEnd(name, segmentSize) > fork) return names;
+    names.push(name);
+  }
+  return names;
+}
 
 /** Step 3, by whoever comes first on the target: the new timeline is the live one. Proven by the node's own history file. */
 export function decideOpen(
@@ -232,10 +249,20 @@ export function decideOpen(
   if (checked.do === 'refuse') return checked;
   const { parent, fork } = checked;
   const consumed = parseLsn(promotion.lsn ?? '0/0');
-  if (parent !== promotion.timeline || fork > consumed) {
+  if (parent !== promotion.timeline) {
     return refuse(
       'fenced',
       `${node} forked from timeline ${parent} at ${formatLsn(fork)}, sealed was ${promotion.timeline} at ${promotion.lsn}`,
+    );
+  }
+  const lacking = missingBefore(head, lineage, fork, segmentSize).filter(
+    (name) => !(request.fills ?? []).includes(name),
+  );
+  if (lacking.length > 0) {
+    return refuse(
+      'hole',
+      `${node} forked at ${formatLsn(fork)}, the vault ends at ${head.lsn}: ${lacking[0]} was never archived`,
+      `bring ${lacking.length} segment(s) from the pg_wal of the old primary by 'walvault salvage' there, or re-create this node`,
     );
   }
   const size = BigInt(segmentSize);

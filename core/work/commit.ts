@@ -134,7 +134,7 @@ function planCommit(
       if (decision.moves) head = { ...head, ...decision.moves, lastArchivedAt: file.archivedAt };
       rows.push(
         file.text === undefined
-          ? walRow(cluster, writer, control.epoch, file)
+          ? walRow(cluster, writer.node, control.epoch, file)
           : historyRow(cluster, writer, control.epoch, file),
       );
     }
@@ -142,7 +142,7 @@ function planCommit(
   return { head, rows, results };
 }
 
-function walRow(cluster: Cluster, writer: Writer, epoch: number, file: StoredFile): WalRow {
+export function walRow(cluster: Cluster, node: string, epoch: number, file: StoredFile): WalRow {
   const { key, sha256, sizeBytes, storedBytes, archivedAt } = file;
   return {
     ...keys.wal(cluster.partition, file.name),
@@ -152,7 +152,7 @@ function walRow(cluster: Cluster, writer: Writer, epoch: number, file: StoredFil
     sizeBytes,
     storedBytes,
     compression: 'zstd',
-    node: writer.node,
+    node,
     epoch,
     archivedAt,
   };

@@ -19,6 +19,7 @@ import { readControl as readControlFile } from '../postgres/pgdata.ts';
 import { promote } from '../postgres/server.ts';
 import { hasSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
 import { withConnection } from '../postgres/sql.ts';
+import { readWalFile } from '../postgres/wal-directory.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
 import { historyName, isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
 import { readHistory, type Branch } from './branch.ts';
@@ -116,7 +117,12 @@ export class Promoter {
       return { timeline: head.timeline, lsn: end };
     }
     const next = this.#follower.nameAfterHead(cluster, branch);
-    if (head.lsn === null || next === undefined || !this.#follower.hasAsked(next)) return undefined;
+    if (head.lsn === null || next === undefined) return undefined;
+    // A standby that also streamed is ahead of the vault, and asks for a later name.
+    const later = [...this.#follower.asked].some(
+      (name) => isSegmentName(name) && name.startsWith(hex8(head.timeline)) && name > next,
+    );
+    if (!later && !this.#follower.hasAsked(next)) return undefined;
     return { timeline: head.timeline, lsn: parseLsn(head.lsn) };
   }
 
@@ -272,7 +278,13 @@ export async function openSealed(
     crashPoint('open-asked');
     try {
       const cluster = await context.cluster();
-      await openPromotion(cluster, context.seat, { timeline: seal.reserved, historyText }, context.histories);
+      const readSegment = (name: string) => readWalFile(path.join(context.pgdata, 'pg_wal'), name);
+      await openPromotion(
+        cluster,
+        context.seat,
+        { timeline: seal.reserved, historyText, readSegment },
+        context.histories,
+      );
       crashPoint('open-committed');
       replaceDurably(
         context.paths.opened,

@@ -3,8 +3,15 @@
  * again after a kill or a lost answer.
  */
 import { VaultError } from '../errors.ts';
-import { decideClaim, decideOpen, decideSeal, type OpenRequest } from '../cluster/decide-roles.ts';
+import {
+  decideClaim,
+  decideOpen,
+  decideSeal,
+  missingBefore,
+  type OpenRequest,
+} from '../cluster/decide-roles.ts';
 import { keys, type HistoryRow, type Promotion } from '../cluster/facts.ts';
+import type { Change } from '../vault/manifest.ts';
 import { parseHistory } from '../wal/history.ts';
 import { formatLsn, type Lsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
@@ -12,7 +19,8 @@ import { asRow, changing, eventRow, newId, objectKeys, readControl, type Cluster
 import { readBranch, type HistoryCache } from './branch.ts';
 import { inTurn, newNonce, type WriterSeat, type WriterState } from './writer.ts';
 import { putControlObject } from './init.ts';
-import { sha256Of } from './store-file.ts';
+import { walRow } from './commit.ts';
+import { sha256Of, storeFile, type StoredFile } from './store-file.ts';
 
 /**
  * Seals the promotion of `node`: committed before PostgreSQL is asked to promote. A seal that stands is answered as it is.
@@ -60,6 +68,9 @@ export async function sealPromotion(
   );
 }
 
+/** Rows of streamed segments that one open can take along: a transaction holds 100. */
+const FILL_LIMIT = 90;
+
 /**
  * Opens the new timeline in the vault, proven by the node's own history file, and takes up the epoch here.
  *
@@ -72,7 +83,12 @@ export async function sealPromotion(
 export async function openPromotion(
   cluster: Cluster,
   seat: WriterSeat,
-  opened: { timeline: number; historyText: string },
+  opened: {
+    timeline: number;
+    historyText: string;
+    /** Reads a segment of the parent from this node's pg_wal: what was streamed and never archived goes to the vault with the open. */
+    readSegment?: (name: string) => Promise<Buffer | undefined>;
+  },
   cache?: HistoryCache,
 ): Promise<'opened' | 'already'> {
   const { manifest } = cluster.vault;
@@ -81,6 +97,7 @@ export async function openPromotion(
   const bytes = Buffer.from(historyText);
   const key = objectKeys.history(cluster, historyName(timeline).slice(0, 8), sha256Of(bytes));
   let epoch = 0;
+  const fills = new Map<string, StoredFile>();
   return inTurn(seat, async () => {
     const result = await changing<'opened' | 'already'>(
       async () => {
@@ -89,7 +106,18 @@ export async function openPromotion(
         epoch = control.epoch;
         const before: WriterState = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
         const nonce = before.open?.epoch === epoch ? before.open.nonce : newNonce();
-        const request: OpenRequest = { node: seat.node, place: seat.place, nonce, timeline, ancestors };
+        const fork = ancestors.at(-1)?.forkLsn ?? 0n;
+        for (const name of missingBefore(head, lineage, fork, cluster.segmentSize).slice(0, FILL_LIMIT)) {
+          if (fills.has(name)) continue;
+          const segment = await opened.readSegment?.(name);
+          if (segment === undefined) break;
+          const stored = await storeFile(cluster, { node: seat.node, epoch }, { name, bytes: segment });
+          if (stored !== 'same') fills.set(name, stored);
+        }
+        const request: OpenRequest = {
+          ...{ node: seat.node, place: seat.place, nonce, timeline, ancestors },
+          fills: [...fills.keys()],
+        };
         const decision = decideOpen(control, head, lineage, request, cluster.segmentSize);
         if (decision.do === 'refuse')
           throw new VaultError(decision.code, decision.message, { hint: decision.hint });
@@ -128,6 +156,11 @@ export async function openPromotion(
             { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
             { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
             { do: 'put', row: asRow(history), when: 'absent' },
+            ...[...fills.values()].map((file): Change => ({
+              do: 'put',
+              row: asRow(walRow(cluster, seat.node, epoch, file)),
+              when: 'absent',
+            })),
             {
               do: 'put',
               row: asRow(eventRow(cluster, { at, kind: 'open', node: seat.node, epoch, text })),
@@ -153,6 +186,8 @@ export type Claim = {
   /** The timeline that the server is on, with its history file where it has one. */
   timeline: number;
   historyText: string | undefined;
+  /** As in openPromotion. */
+  readSegment?: (name: string) => Promise<Buffer | undefined>;
   /** Give up the pending promotion of just this epoch. */
   supersede?: number;
 };
@@ -213,6 +248,6 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
     ),
   );
   if (claimed.then === 'nothing') takeUp(seat, claimed.epoch);
-  else await openPromotion(cluster, seat, { timeline: claim.timeline, historyText: claim.historyText ?? '' });
+  else await openPromotion(cluster, seat, { ...claim, historyText: claim.historyText ?? '' });
   return claimed.epoch;
 }

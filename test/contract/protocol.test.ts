@@ -442,6 +442,18 @@ describe.each(vaultKinds)('protocol on $name', (kind) => {
       await expect(db1.archive(segment(1, 4))).rejects.toMatchObject({ code: 'fenced' });
     });
 
+    test('a node that also streamed brings what nobody archived, with its open', async () => {
+      await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+      await sealPromotion(db2.cluster, { node: 'db2', timeline: 1, lsn: lsnOf(4) });
+      const opened = { timeline: 2, historyText: historyText(6) };
+      await expect(openPromotion(db2.cluster, db2.seat, opened)).rejects.toMatchObject({ code: 'hole' });
+      const readSegment = async (name: string) => segmentBytes(name, 'streamed');
+      expect(await openPromotion(db2.cluster, db2.seat, { ...opened, readSegment })).toBe('opened');
+      expect(await rows(db1.cluster)).toEqual([1, 2, 3, 4, 5].map((n) => segment(1, n)));
+      expect(await db2.archive(segment(2, 6))).toBe('committed');
+      await expectSound(db1.cluster);
+    });
+
     test('a seat without the nonce of its open cannot pass for the new primary', async () => {
       await promote(db1.cluster, db2, 4);
       const impostor = fakeNode(db1.cluster, seatOf('db2', 'host9:/elsewhere'));

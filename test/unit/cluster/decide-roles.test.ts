@@ -194,6 +194,21 @@ describe('open', () => {
     });
   });
 
+  test('past the end of the vault only with the segments between: streamed, and archived by nobody', () => {
+    const streamed = { ...request, ancestors: [{ timeline: 1, forkLsn: 0x680_0000n }] };
+    expect(decideOpen(triggered, waiting, onOne, streamed, size)).toMatchObject({
+      do: 'refuse',
+      code: 'hole',
+    });
+    const filled = { ...streamed, fills: ['000000010000000000000005'] };
+    expect(decideOpen(triggered, waiting, onOne, filled, size)).toMatchObject({
+      do: 'open',
+      fork: 0x680_0000n,
+      forkSegmentWhole: false,
+      head: { lsn: '0/6800000' },
+    });
+  });
+
   test('is done once', () => {
     const open = head({ timeline: 2, lastTimeline: 2, promotion: sealed({ state: 'open' }) });
     expect(decideOpen(triggered, open, lineageOf(2, '1\t0/5000000\tx\n'), request, size)).toEqual({
@@ -205,12 +220,6 @@ describe('open', () => {
     ['by a node that a newer epoch does not name', control({ epoch: 3, primary: 'db3' }), waiting, request],
     ['without a seal', triggered, head({ promotion: promotion() }), request],
     ['with another number than was reserved', triggered, waiting, { ...request, timeline: 3 }],
-    [
-      'with a history that forks past the seal',
-      triggered,
-      waiting,
-      { ...request, ancestors: [{ timeline: 1, forkLsn: 0x600_0000n }] },
-    ],
     [
       'with a history that is not that of the vault',
       triggered,
