@@ -7,13 +7,10 @@
 import fs from 'node:fs';
 import type net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VaultError } from '../errors.ts';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
 import { stopServer } from '../postgres/server.ts';
-import { parseLsn } from '../wal/lsn.ts';
-import { historyName, parseWalName } from '../wal/name.ts';
-import { decideDiverged } from '../cluster/decide-roles.ts';
+import { historyName } from '../wal/name.ts';
 import {
   answerOf,
   askAgent,
@@ -22,25 +19,17 @@ import {
   type AgentAnswer,
   type AgentRequest,
 } from './agent-socket.ts';
-import { putEvent, readHead } from './cluster.ts';
+import { readHead } from './cluster.ts';
 import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
-import { inWords, isPassing, Journal, openNode, type NodeContext } from './node-context.ts';
+import { inWords, Journal, openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock, type NodeLock } from './node-lock.ts';
-import {
-  readRestartPoint,
-  readSeal,
-  readServed,
-  replaceDurably,
-  statePaths,
-  type Seal,
-} from './node-state.ts';
-import { heartbeat, type NodeReport } from './heartbeat.ts';
+import { readSeal, replaceDurably, statePaths, type Seal } from './node-state.ts';
 import { restoreConnections } from './refuse-connections.ts';
 import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
-import { libraryHere } from './prove-access.ts';
 import { Pusher } from './push.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
+import { NodeReporter, type Role } from './node-report.ts';
 import { RoleWatch } from './role-watch.ts';
 import { Spool } from './spool.ts';
 
@@ -49,8 +38,6 @@ const GONE_MS = 3000;
 const FIRST_GONE_MS = 15_000;
 /** How long a new agent waits for the one that holds the lock to end, in ms. */
 const TAKE_OVER_MS = 5000;
-
-type Role = 'push' | 'follow';
 
 /**
  * Runs until the server is gone, another version takes over, or the lock is another's (then at once, quietly).
@@ -92,20 +79,17 @@ class Agent {
   readonly #version: string;
   readonly #build = buildId();
   readonly #startedAt = new Date();
-  readonly #library = libraryHere();
   readonly #pusher: Pusher;
   readonly #spool: Spool;
   readonly #follower: Follower;
   readonly #promoter: Promoter;
   readonly #roles: RoleWatch;
+  readonly #reporter: NodeReporter;
   #role: Role = 'follow';
   #finish = false;
   /** Asked to end, rather than its server gone: somebody waits for it. */
   #asked = false;
   #switchDue = false;
-  #trouble: string | null = null;
-  /** The last report said that the server has reached the end of its base backup. */
-  #consistent = false;
   #opening: Promise<OpenOutcome> | undefined;
   #lookedAt = 0;
   #wake: (() => void) | undefined;
@@ -119,6 +103,7 @@ class Agent {
     this.#follower = new Follower(context, this.#journal, this.#spool);
     this.#promoter = new Promoter(context, this.#journal, this.#spool, this.#follower);
     this.#roles = new RoleWatch(context, this.#journal);
+    this.#reporter = new NodeReporter(context, this.#journal, version, this.#follower, this.#pusher);
   }
 
   async run(): Promise<void> {
@@ -134,7 +119,10 @@ class Agent {
     await this.#guard();
     await this.#look(); // what this server is must be known before the first report
     const watcher = this.#watch();
-    const beats = this.#beat();
+    const beats = this.#reporter.beat(
+      () => this.#finish,
+      () => this.#role,
+    );
     const looks = setInterval(() => this.#roles.look(), 500);
     try {
       await this.#loop();
@@ -260,17 +248,17 @@ class Agent {
   /** `recovered` did not get through: the server is open, the vault has not been told. */
   async #openLate(seal: Seal): Promise<void> {
     if (!(await hasTaken(this.#context.pgdata, seal.reserved))) {
-      this.#trouble = `opened another timeline than ${seal.reserved}, which was reserved for it: run 'walvault claim' here if it shall be the primary`;
-      this.#journal.state('promotion', this.#trouble);
+      this.#reporter.trouble = `opened another timeline than ${seal.reserved}, which was reserved for it: run 'walvault claim' here if it shall be the primary`;
+      this.#journal.state('promotion', this.#reporter.trouble);
       return;
     }
     const outcome = await this.#open(0);
     if (outcome.done === 'gate') {
-      this.#trouble = `open, but ${outcome.why}`;
-      this.#journal.state('promotion', this.#trouble);
+      this.#reporter.trouble = `open, but ${outcome.why}`;
+      this.#journal.state('promotion', this.#reporter.trouble);
       if (this.#context.settings.onFenced === 'stop') await stopServer(this.#context.pgdata, 'fast');
     } else if (outcome.done === 'unconfirmed')
-      this.#trouble = `opened without the vault's word: ${outcome.why}`;
+      this.#reporter.trouble = `opened without the vault's word: ${outcome.why}`;
   }
 
   /** Followers get the new timeline's first segment at once, not when it is full. */
@@ -324,7 +312,7 @@ class Agent {
     return this.#opening.then((outcome) => {
       if (outcome.done === 'opened') {
         this.#switchDue = true;
-        this.#trouble = null;
+        this.#reporter.trouble = null;
         this.#lookedAt = 0;
         this.#roles.expect();
         this.#wake?.();
@@ -430,112 +418,7 @@ class Agent {
       return { ok: false, code: 'fenced', message: `this server must not open: ${outcome.why}`, gate: true };
     }
     if (outcome.done !== 'unconfirmed') return { ok: true };
-    this.#trouble = `opened without the vault's word: ${outcome.why}`;
+    this.#reporter.trouble = `opened without the vault's word: ${outcome.why}`;
     return { ok: true, note: `opening unconfirmed: ${outcome.why}` };
-  }
-
-  /** What the node says of itself, at each interval; a primary's nonce goes with it. */
-  async #beat(): Promise<void> {
-    while (!this.#finish) {
-      try {
-        await this.#reportOnce();
-        this.#journal.state('heartbeat', 'heartbeats are taken');
-      } catch (error) {
-        this.#journal.state('heartbeat', `heartbeat: ${inWords(error)}`);
-      }
-      // a fresh standby becomes a target of triggers by its report: as soon as it is one, not an interval later
-      const interval = this.#context.settings.heartbeatInterval;
-      const pause = this.#consistent ? interval : Math.min(interval, 500);
-      for (let left = pause; left > 0 && !this.#finish; left -= 100) await sleep(Math.min(100, left));
-    }
-  }
-
-  async #reportOnce(): Promise<void> {
-    // An agent may outlive its server for a moment, or be started by the last hook of a killed one: it has nothing to report then.
-    if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined) return;
-    const cluster = await this.#context.cluster();
-    const report = await this.#report();
-    if (this.#role === 'follow') {
-      await heartbeat(cluster, report);
-      this.#consistent = report.consistent === true;
-      return;
-    }
-    this.#consistent = true;
-    try {
-      await heartbeat(cluster, report, this.#context.seat);
-      this.#trouble = null;
-    } catch (error) {
-      if (isPassing(error) || !(error instanceof VaultError)) throw error;
-      const hint =
-        error.code === 'fenced'
-          ? `; if it was promoted by hand and shall be the primary, run 'walvault claim' here`
-          : '';
-      const trouble = `${error.message}${hint}`;
-      if (this.#trouble !== trouble)
-        await putEvent(cluster, {
-          kind: error.code,
-          node: this.#context.node,
-          epoch: 0,
-          text: error.message,
-        });
-      this.#trouble = trouble;
-      await heartbeat(cluster, { ...report, trouble });
-      throw error;
-    }
-  }
-
-  async #report(): Promise<NodeReport> {
-    const { node: name, pgdata, seat, paths } = this.#context;
-    const control = await readControlFile(pgdata);
-    const recovered = !control.backupEndRequired && control.backupStartLsn === 0n;
-    const common = {
-      name,
-      place: seat.place,
-      walvaultVersion: this.#version,
-      postgresVersion: String(control.majorVersion),
-      library: this.#library,
-      trouble: this.#trouble,
-    };
-    if (this.#role === 'push') {
-      const lastArchived = this.#pusher.lastArchived;
-      return {
-        ...common,
-        role: 'primary',
-        consistent: true,
-        ...(lastArchived === null ? {} : { lastArchived }),
-      };
-    }
-    const replay = await askServer<{ lsn: string | null }>(
-      this.#context,
-      'select pg_last_wal_replay_lsn()::text as lsn',
-    ).catch(() => []);
-    const replayed = replay[0]?.lsn ?? null;
-    // asked for after the position: by the time a newer timeline is replayed, a segment of it was served
-    const served = readServed(paths) ?? null;
-    return {
-      ...common,
-      role: 'standby',
-      consistent: recovered && (control.state === 5 || control.state === 2),
-      lastRestored: served,
-      restartPoint: readRestartPoint(paths) ?? null,
-      ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
-      trouble: this.#trouble ?? this.#flushed() ?? (await this.#divergence(replayed, served)),
-    };
-  }
-
-  /** The primary of the vault, flushed and started again: read-only until somebody decides. */
-  #flushed(): string | null {
-    const { flush, writer } = this.#follower.branch?.head ?? {};
-    if (!flush || writer?.node !== this.#context.node) return null;
-    return `flushed at ${flush.lsn}, hence read-only; trigger a standby, or stop it and run 'walvault flush --undo'`;
-  }
-
-  /** That this standby has replayed past the fork of the live branch: a new one has to be made of it. */
-  async #divergence(replayed: string | null, served: string | null): Promise<string | null> {
-    const timeline = served === null ? undefined : parseWalName(served)?.timeline;
-    if (replayed === null || timeline === undefined) return null;
-    const { lineage } = await this.#follower.read(await this.#context.cluster());
-    const diverged = decideDiverged(lineage, { timeline, lsn: parseLsn(replayed) });
-    return diverged === undefined ? null : `${diverged}; make it anew by 'walvault standby create'`;
   }
 }

@@ -1,0 +1,146 @@
+/**
+ * What a node says of itself: its row in the manifest at each interval, with whatever is wrong with it; a primary's nonce goes along.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { decideDiverged } from '../cluster/decide-roles.ts';
+import { VaultError } from '../errors.ts';
+import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
+import { parseLsn } from '../wal/lsn.ts';
+import { parseWalName } from '../wal/name.ts';
+import { putEvent } from './cluster.ts';
+import type { Follower } from './follow.ts';
+import { heartbeat, type NodeReport } from './heartbeat.ts';
+import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
+import { readRestartPoint, readServed } from './node-state.ts';
+import { askServer } from './promote.ts';
+import { libraryHere } from './prove-access.ts';
+import type { Pusher } from './push.ts';
+
+/** What the agent does for its server: pushes what it archives, or follows the vault for it. */
+export type Role = 'push' | 'follow';
+
+export class NodeReporter {
+  readonly #context: NodeContext;
+  readonly #journal: Journal;
+  readonly #version: string;
+  readonly #follower: Follower;
+  readonly #pusher: Pusher;
+  readonly #library = libraryHere();
+  /** The last report said that the server has reached the end of its base backup. */
+  #consistent = false;
+  /** What is wrong with this node, for its row; null: nothing. */
+  trouble: string | null = null;
+
+  constructor(context: NodeContext, journal: Journal, version: string, follower: Follower, pusher: Pusher) {
+    this.#context = context;
+    this.#journal = journal;
+    this.#version = version;
+    this.#follower = follower;
+    this.#pusher = pusher;
+  }
+
+  /** What the node says of itself, at each interval; a primary's nonce goes with it. */
+  async beat(isFinished: () => boolean, role: () => Role): Promise<void> {
+    while (!isFinished()) {
+      try {
+        await this.#reportOnce(role());
+        this.#journal.state('heartbeat', 'heartbeats are taken');
+      } catch (error) {
+        this.#journal.state('heartbeat', `heartbeat: ${inWords(error)}`);
+      }
+      // a fresh standby becomes a target of triggers by its report: as soon as it is one, not an interval later
+      const interval = this.#context.settings.heartbeatInterval;
+      const pause = this.#consistent ? interval : Math.min(interval, 500);
+      for (let left = pause; left > 0 && !isFinished(); left -= 100) await sleep(Math.min(100, left));
+    }
+  }
+
+  async #reportOnce(role: Role): Promise<void> {
+    // An agent may outlive its server for a moment, or be started by the last hook of a killed one: it has nothing to report then.
+    if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined) return;
+    const cluster = await this.#context.cluster();
+    const report = await this.#report(role);
+    if (role === 'follow') {
+      await heartbeat(cluster, report);
+      this.#consistent = report.consistent === true;
+      return;
+    }
+    this.#consistent = true;
+    try {
+      await heartbeat(cluster, report, this.#context.seat);
+      this.trouble = null;
+    } catch (error) {
+      if (isPassing(error) || !(error instanceof VaultError)) throw error;
+      const hint =
+        error.code === 'fenced'
+          ? `; if it was promoted by hand and shall be the primary, run 'walvault claim' here`
+          : '';
+      const trouble = `${error.message}${hint}`;
+      if (this.trouble !== trouble)
+        await putEvent(cluster, {
+          kind: error.code,
+          node: this.#context.node,
+          epoch: 0,
+          text: error.message,
+        });
+      this.trouble = trouble;
+      await heartbeat(cluster, { ...report, trouble });
+      throw error;
+    }
+  }
+
+  async #report(role: Role): Promise<NodeReport> {
+    const { node: name, pgdata, seat, paths } = this.#context;
+    const control = await readControlFile(pgdata);
+    const recovered = !control.backupEndRequired && control.backupStartLsn === 0n;
+    const common = {
+      name,
+      place: seat.place,
+      walvaultVersion: this.#version,
+      postgresVersion: String(control.majorVersion),
+      library: this.#library,
+      trouble: this.trouble,
+    };
+    if (role === 'push') {
+      const lastArchived = this.#pusher.lastArchived;
+      return {
+        ...common,
+        role: 'primary',
+        consistent: true,
+        ...(lastArchived === null ? {} : { lastArchived }),
+      };
+    }
+    const replay = await askServer<{ lsn: string | null }>(
+      this.#context,
+      'select pg_last_wal_replay_lsn()::text as lsn',
+    ).catch(() => []);
+    const replayed = replay[0]?.lsn ?? null;
+    // asked for after the position: by the time a newer timeline is replayed, a segment of it was served
+    const served = readServed(paths) ?? null;
+    return {
+      ...common,
+      role: 'standby',
+      consistent: recovered && (control.state === 5 || control.state === 2),
+      lastRestored: served,
+      restartPoint: readRestartPoint(paths) ?? null,
+      ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
+      trouble: this.trouble ?? this.#flushed() ?? (await this.#divergence(replayed, served)),
+    };
+  }
+
+  /** The primary of the vault, flushed and started again: read-only until somebody decides. */
+  #flushed(): string | null {
+    const { flush, writer } = this.#follower.branch?.head ?? {};
+    if (!flush || writer?.node !== this.#context.node) return null;
+    return `flushed at ${flush.lsn}, hence read-only; trigger a standby, or stop it and run 'walvault flush --undo'`;
+  }
+
+  /** That this standby has replayed past the fork of the live branch: a new one has to be made of it. */
+  async #divergence(replayed: string | null, served: string | null): Promise<string | null> {
+    const timeline = served === null ? undefined : parseWalName(served)?.timeline;
+    if (replayed === null || timeline === undefined) return null;
+    const { lineage } = await this.#follower.read(await this.#context.cluster());
+    const diverged = decideDiverged(lineage, { timeline, lsn: parseLsn(replayed) });
+    return diverged === undefined ? null : `${diverged}; make it anew by 'walvault standby create'`;
+  }
+}
