@@ -55,9 +55,10 @@ const COMMANDS = {
     needs: ['postgres', 'installMinistack'],
     workers: 2,
   }),
-  'test:matrix': jest(['test/system/main-job'], {
+  'test:matrix': jest(['test/system/main-job', 'test/system/facts'], {
     env: { WALVAULT_TEST_PAIRS: everyPair },
     needs: ['postgres', 'installMinistack'],
+    workers: 2,
   }),
   bench: { run: ['bench/run.ts'], needs: [] },
   docs: { run: ['bin/reference.ts'], needs: [], writesCheckout: true },
