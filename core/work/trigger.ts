@@ -68,9 +68,3 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
     (changes) => manifest.transact(changes),
   );
 }
-
-/** Where the promotion of this epoch stands now; undefined when another trigger has taken its place. */
-export async function readPromotion(cluster: Cluster, id: string): Promise<Promotion | undefined> {
-  const { promotion } = await readHead(cluster);
-  return promotion?.id === id ? promotion : undefined;
-}
