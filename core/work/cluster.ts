@@ -107,13 +107,17 @@ export function eventRow(
   return { ...keys.event(cluster.partition, event.at, newId()), rev: 1, ...event };
 }
 
+/** The event as part of a transaction: it is there just when the change is. */
+export function eventChange(cluster: Cluster, event: Parameters<typeof eventRow>[1]): Change {
+  return { do: 'put', row: asRow(eventRow(cluster, event)), when: 'absent' };
+}
+
 /** One more thing that happened; written for people, never read by the protocol. */
 export async function putEvent(
   cluster: Cluster,
   event: { kind: string; node: string | null; epoch: number; text: string },
 ): Promise<void> {
-  const row = eventRow(cluster, { at: new Date().toISOString(), ...event });
-  await cluster.vault.manifest.transact([{ do: 'put', row: asRow(row), when: 'absent' }]);
+  await cluster.vault.manifest.transact([eventChange(cluster, { at: new Date().toISOString(), ...event })]);
 }
 
 /**

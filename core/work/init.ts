@@ -9,7 +9,7 @@ import type { Vault } from '../vault/vault.ts';
 import { parseHistory } from '../wal/history.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
-import { asRow, clusterOf, eventRow, newId, objectKeys, type Cluster } from './cluster.ts';
+import { asRow, clusterOf, eventChange, newId, objectKeys, type Cluster } from './cluster.ts';
 import { newNonce, type WriterStore } from './writer.ts';
 import { newNodeRow } from './heartbeat.ts';
 import { sha256Of } from './store-file.ts';
@@ -91,19 +91,13 @@ export async function initCluster(
     { do: 'put', row: asRow(head), when: 'absent' },
     { do: 'put', row: asRow(node), when: 'any' },
     ...histories.map((row): Change => ({ do: 'put', row: asRow(row), when: 'any' })),
-    {
-      do: 'put',
-      row: asRow(
-        eventRow(cluster, {
-          at,
-          kind: 'init',
-          node: request.node,
-          epoch: 1,
-          text: `cluster ${request.cluster} made, primary ${request.node}`,
-        }),
-      ),
-      when: 'absent',
-    },
+    eventChange(cluster, {
+      at,
+      kind: 'init',
+      node: request.node,
+      epoch: 1,
+      text: `cluster ${request.cluster} made, primary ${request.node}`,
+    }),
   ];
   const outcome = await vault.manifest.transact(changes);
   if (outcome.done) return { cluster, was: 'made' };

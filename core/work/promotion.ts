@@ -15,7 +15,7 @@ import type { Change } from '../vault/manifest.ts';
 import { parseHistory } from '../wal/history.ts';
 import { formatLsn, type Lsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
-import { asRow, changing, eventRow, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
+import { asRow, changing, eventChange, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
 import { readBranch, type HistoryCache } from './branch.ts';
 import { inTurn, newNonce, type WriterSeat, type WriterState } from './writer.ts';
 import { putControlObject } from './init.ts';
@@ -48,19 +48,13 @@ export async function sealPromotion(
         changes: [
           { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
           { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
-          {
-            do: 'put',
-            row: asRow(
-              eventRow(cluster, {
-                at: new Date().toISOString(),
-                kind: 'seal',
-                node: at.node,
-                epoch: control.epoch,
-                text,
-              }),
-            ),
-            when: 'absent',
-          },
+          eventChange(cluster, {
+            at: new Date().toISOString(),
+            kind: 'seal',
+            node: at.node,
+            epoch: control.epoch,
+            text,
+          }),
         ],
       };
     },
@@ -161,11 +155,7 @@ export async function openPromotion(
               row: asRow(walRow(cluster, seat.node, epoch, file)),
               when: 'absent',
             })),
-            {
-              do: 'put',
-              row: asRow(eventRow(cluster, { at, kind: 'open', node: seat.node, epoch, text })),
-              when: 'absent',
-            },
+            eventChange(cluster, { at, kind: 'open', node: seat.node, epoch, text }),
           ],
         };
       },
@@ -236,11 +226,7 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
           changes: [
             { do: 'put', row: asRow(decision.control), when: { rev: control.rev } },
             { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
-            {
-              do: 'put',
-              row: asRow(eventRow(cluster, { at, kind: 'claim', node: seat.node, epoch, text })),
-              when: 'absent',
-            },
+            eventChange(cluster, { at, kind: 'claim', node: seat.node, epoch, text }),
           ],
         };
       },

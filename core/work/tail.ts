@@ -11,7 +11,7 @@ import { readBranch } from './branch.ts';
 import {
   asRow,
   changing,
-  eventRow,
+  eventChange,
   newId,
   objectKeys,
   readControl,
@@ -207,19 +207,13 @@ export async function commitTail(
               row: asRow({ ...row, rev: (old?.rev ?? 0) + 1 }),
               when: old ? { rev: old.rev } : 'absent',
             },
-            {
-              do: 'put',
-              row: asRow(
-                eventRow(cluster, {
-                  at: new Date().toISOString(),
-                  kind: why,
-                  node: seat.node,
-                  epoch: control.epoch,
-                  text,
-                }),
-              ),
-              when: 'absent',
-            },
+            eventChange(cluster, {
+              at: new Date().toISOString(),
+              kind: why,
+              node: seat.node,
+              epoch: control.epoch,
+              text,
+            }),
           ],
         };
       },
@@ -252,19 +246,13 @@ export async function undoFlush(cluster: Cluster, node: string): Promise<boolean
         changes: [
           { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
           { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
-          {
-            do: 'put',
-            row: asRow(
-              eventRow(cluster, {
-                at: new Date().toISOString(),
-                kind: 'undo',
-                node,
-                epoch: control.epoch,
-                text,
-              }),
-            ),
-            when: 'absent',
-          },
+          eventChange(cluster, {
+            at: new Date().toISOString(),
+            kind: 'undo',
+            node,
+            epoch: control.epoch,
+            text,
+          }),
         ],
       };
     },

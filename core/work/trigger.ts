@@ -5,7 +5,7 @@
 import { VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
 import { keys, type NodeRow, type Promotion, type TriggerMode } from '../cluster/facts.ts';
-import { asRow, changing, eventRow, newId, readControl, readHead, type Cluster } from './cluster.ts';
+import { asRow, changing, eventChange, newId, readControl, readHead, type Cluster } from './cluster.ts';
 import { putControlObject } from './init.ts';
 
 export type TriggerOptions = {
@@ -49,19 +49,13 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
             key: keys.node(cluster.partition, options.to),
             when: target === undefined ? 'absent' : { rev: target.rev },
           },
-          {
-            do: 'put',
-            row: asRow(
-              eventRow(cluster, {
-                at,
-                kind: 'trigger',
-                node: options.to,
-                epoch: decision.control.epoch,
-                text,
-              }),
-            ),
-            when: 'absent',
-          },
+          eventChange(cluster, {
+            at,
+            kind: 'trigger',
+            node: options.to,
+            epoch: decision.control.epoch,
+            text,
+          }),
         ],
       };
     },
