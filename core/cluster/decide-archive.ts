@@ -62,6 +62,13 @@ export function decideWriter(control: Control, head: Head, writer: Writer): Refu
       `the manifest was set back; restore it, or run 'walvault claim' on the server that shall be the primary`,
     );
   }
+  if (control.role !== 'active') {
+    return refuse(
+      'fenced',
+      `this vault is a ${control.role}, it takes no archives${control.source === null ? '' : `: ${control.source.url} is its source`}`,
+      `set 'vault' of this node to the active vault with 'walvault configure primary --vault URL'; if its place was taken, run 'walvault rejoin' here`,
+    );
+  }
   if (control.primary !== writer.node) {
     const holder = control.primary === null ? 'nobody' : control.primary;
     return refuse(
@@ -72,7 +79,8 @@ export function decideWriter(control: Control, head: Head, writer: Writer): Refu
         : `stop this server and make it a standby of ${holder}; if it was promoted by hand and shall be the primary, run 'walvault claim' here`,
     );
   }
-  if (control.epoch !== writer.epoch) {
+  // Raised without a change of primary (two vaults met): the same reign goes on, and the nonce below proves who it is.
+  if (writer.epoch < control.reign) {
     const pending =
       head.promotion !== null && head.promotion.node === writer.node && head.promotion.state !== 'open';
     return pending

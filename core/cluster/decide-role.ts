@@ -23,11 +23,11 @@ export type KeptRole = { role: Role; epoch: number };
 /** @returns the role and its epoch, or undefined where none is certain now (then it stays as it was) */
 export function decideRole(
   facts: RoleFacts,
-  control: Pick<Control, 'epoch' | 'primary'>,
+  control: Pick<Control, 'epoch' | 'reign' | 'primary'>,
   promotion: Head['promotion'],
 ): KeptRole | undefined {
   const { node, server, writerEpoch, kept } = facts;
-  const { epoch, primary } = control;
+  const { epoch, reign, primary } = control;
   if (promotion !== null && promotion.state !== 'open') {
     // A standby that is not the target stays one; the old primary has lost nothing yet, the target is not yet one.
     return server === 'recovering' && promotion.node !== node && primary !== node
@@ -36,7 +36,7 @@ export function decideRole(
   }
   if (server === 'recovering') return primary === node ? undefined : { role: 'standby', epoch };
   if (server !== 'open' || primary === null) return undefined;
-  if (primary === node) return writerEpoch === epoch ? { role: 'primary', epoch } : undefined;
+  if (primary === node) return writerEpoch >= reign ? { role: 'primary', epoch: reign } : undefined;
   // Never a primary, or a standby since: promoted by hand, and perhaps about to be claimed. Nobody fenced it.
   if (writerEpoch === 0 || (kept?.role === 'standby' && kept.epoch >= writerEpoch)) return undefined;
   return epoch > writerEpoch ? { role: 'fenced', epoch } : undefined;

@@ -71,6 +71,7 @@ export function decideTrigger(
       ...control,
       rev: control.rev + 1,
       epoch,
+      reign: epoch,
       primary: to,
       trigger: { id: request.id, epoch, mode: request.mode, to, at: request.at },
     },
@@ -344,7 +345,14 @@ export function decideClaim(
       : decidePending(head.promotion, request.supersede);
   if (pending) return pending;
   const epoch = control.epoch + 1;
-  const nextControl: Control = { ...control, rev: control.rev + 1, epoch, primary: node, trigger: null };
+  const nextControl: Control = {
+    ...control,
+    rev: control.rev + 1,
+    epoch,
+    reign: epoch,
+    primary: node,
+    trigger: null,
+  };
   const base = { id: request.id, epoch, node, mode: 'claim' as const, at: request.at };
   if (timeline === head.timeline) {
     const promotion: Promotion = { ...base, state: 'open', timeline, reserved: timeline };

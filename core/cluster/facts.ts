@@ -9,18 +9,43 @@ export const FORMAT = 1;
 
 type Base = { pk: string; sk: string; rev: number };
 
+/** Another vault of this cluster: its `vaultId`, which does not change, and the URL by which it was reached last. */
+export type VaultRef = { id: string; url: string };
+
 export type TriggerMode = 'smart' | 'fast';
 
-/** pk <cluster>, sk control: written by operator, witness and init only. */
+/**
+ * pk <cluster>, sk control: written by operator, witness and init; in a replica by its relay; and, with the operator's right, by the
+ * sweep of the vault that took another's place.
+ */
 export type Control = Base & {
   format: number;
+  /** Of this vault, made with it: two URLs may name one vault. */
+  vaultId: string;
   systemIdentifier: string;
   segmentSize: number;
   majorVersion: number;
   epoch: number;
+  /**
+   * The epoch in which `primary` was named. Two vaults that meet after a disaster raise `epoch` above both without a change of
+   * primary; a writer that took up any epoch since `reign` is still the one, which its nonce proves.
+   */
+  reign: number;
   primary: string | null;
   archiving: boolean;
+  /**
+   * active: takes archives. replica: takes what a relay brings, and spills. converging: being made a replica again, what the
+   * active vault does not know is set aside.
+   */
   role: 'active' | 'replica' | 'converging';
+  /** A replica's (or converging vault's) source; null: active. */
+  source: VaultRef | null;
+  /** Active: the vault whose place this one took without its word, until a sweep has found that one and made it a replica; null: none. */
+  supersedes: (VaultRef & { sinceEpoch: number; at: string }) | null;
+  /** The vault that took the place of this one; null where this one is active, or was a replica from the start. */
+  supersededBy: (VaultRef & { epoch: number; at: string }) | null;
+  /** Armed (dr_vault): the replica to which the primary may spill while this vault is out of its reach. Any trigger must fence both. */
+  direct: VaultRef | null;
   /** The last trigger; spent once head.promotion of the same id is 'open'. */
   trigger: { id: string; epoch: number; mode: TriggerMode; to: string; at: string } | null;
 };
@@ -64,6 +89,22 @@ export type Head = Base & {
   flush: { lsn: string; rev: number } | null;
   /** End of the tail# row of the live timeline: a smart promotion must have consumed it. */
   tail: { timeline: number; lsn: string } | null;
+  /** A replica: the chain of spill# rows that goes on from `lsn` and is served to nobody; null: there is none. */
+  spill: Spill | null;
+};
+
+/** What the primary of `epoch` put beside a replica's rows while its own vault was out of reach. */
+export type Spill = {
+  epoch: number;
+  timeline: number;
+  /** First byte, and the end (exclusive): where the next one begins. */
+  firstLsn: string;
+  lsn: string;
+  lastFile: string;
+  files: number;
+  /** As head.writer, of the chain of spills: it tells two copies of one primary. */
+  writer: { node: string; nonce: string; place: string };
+  at: string;
 };
 
 /** sk wal#<file name>: segment, .partial or .backup file. */
@@ -76,6 +117,33 @@ export type WalRow = Base & {
   node: string;
   epoch: number;
   archivedAt: string;
+};
+
+/** sk spill#<file name>, in a replica: as wal#, of the primary's own epoch; becomes wal# here and there, or salvage. */
+export type SpillRow = WalRow;
+
+/**
+ * sk relay#<id of the other vault>: how far a relay is, as it said last. `to`: in the source, of the vault that it goes to;
+ * `from`: the same in the target.
+ */
+export type RelayRow = Base & {
+  direction: 'to' | 'from';
+  /** The other vault. */
+  vault: VaultRef;
+  /** The source's epoch as relayed. */
+  epoch: number;
+  /** Where the target's head stands; tailLsn: the end of its tail, where one goes beyond. */
+  timeline: number;
+  lsn: string | null;
+  tailLsn: string | null;
+  lastFile: string | null;
+  /** What the source has and the target has not. `seconds`: age of the oldest of it; 0: none. */
+  rows: number;
+  bytes: number;
+  seconds: number;
+  at: string;
+  /** Why it does not get on; null: it does. */
+  trouble: string | null;
 };
 
 /**
@@ -210,6 +278,8 @@ export const keys = {
     pk: partition,
     sk: `aside#${String(origin.epoch).padStart(10, '0')}#${origin.node}#${file}#${sha256.slice(0, 16)}`,
   }),
+  spill: (partition: string, file: string) => ({ pk: partition, sk: `spill#${file}` }),
+  relay: (partition: string, id: string) => ({ pk: partition, sk: `relay#${id}` }),
   gap: (partition: string, from: string) => ({ pk: partition, sk: `gap#${from}` }),
 };
 

@@ -67,7 +67,7 @@ export async function commitFiles(
         const file = files.find(({ name }) => name === grown);
         if (file) await checkGrown(cluster, branch.head.tail!.timeline, file);
         const nonce = before.next ?? newNonce();
-        seat.store.write({ ...before, next: nonce });
+        seat.store.write({ ...before, epoch: control.epoch, next: nonce });
         const head: Head = {
           ...plan.head,
           rev: branch.head.rev + 1,

@@ -78,7 +78,7 @@ async function swapNonce(cluster: Cluster, seat: WriterSeat): Promise<void> {
       const refusal = decideWriter(control, head, writerOf(seat, before));
       if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
       const nonce = before.next ?? newNonce();
-      seat.store.write({ ...before, next: nonce });
+      seat.store.write({ ...before, epoch: control.epoch, next: nonce });
       return {
         changes: [
           { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },

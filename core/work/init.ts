@@ -43,13 +43,19 @@ export async function initCluster(
     ...keys.control(request.cluster),
     rev: 1,
     format: FORMAT,
+    vaultId: newId(),
     systemIdentifier: request.systemIdentifier,
     segmentSize: request.segmentSize,
     majorVersion: request.majorVersion,
     epoch: 1,
+    reign: 1,
     primary: request.node,
     archiving: true,
     role: 'active',
+    source: null,
+    supersedes: null,
+    supersededBy: null,
+    direct: null,
     trigger: null,
   };
   const cluster = clusterOf(vault, request.cluster, control);
@@ -82,6 +88,7 @@ export async function initCluster(
     promotion: null,
     flush: null,
     tail: null,
+    spill: null,
   };
   await putControlObject(cluster, control);
   takeSeat(request.store);

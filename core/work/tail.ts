@@ -190,7 +190,7 @@ export async function commitTail(
         // A second flush in the same segment: a standby may have replayed the first.
         if (old?.segment === tail.segment && !continuesTail(cluster, old, tail.bytes)) throw otherTail(old);
         const nonce = before.next ?? newNonce();
-        seat.store.write({ ...before, next: nonce });
+        seat.store.write({ ...before, epoch: control.epoch, next: nonce });
         const next = { ...decision.head, writer: { node: seat.node, nonce, place: seat.place } };
         const text = `${seat.node}: ${why === 'flush' ? 'flushed' : 'salvaged'} up to ${formatLsn(tail.lsn)} in ${tail.segment}`;
         return {

@@ -9,13 +9,19 @@ export function control(changes: Partial<Control> = {}): Control {
     sk: 'control',
     rev: 1,
     format: 1,
+    vaultId: 'a000000000000000',
     systemIdentifier: '7300000000000000001',
     segmentSize: 16 * MiB,
     majorVersion: 18,
     epoch: 1,
+    reign: changes.epoch ?? 1,
     primary: 'db1',
     archiving: true,
     role: 'active',
+    source: null,
+    supersedes: null,
+    supersededBy: null,
+    direct: null,
     trigger: null,
     ...changes,
   };
@@ -37,6 +43,7 @@ export function head(changes: Partial<Head> = {}): Head {
     promotion: null,
     flush: null,
     tail: null,
+    spill: null,
     ...changes,
   };
 }

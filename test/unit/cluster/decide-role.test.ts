@@ -128,7 +128,7 @@ describe('the role of a node', () => {
       { role: 'fenced', epoch: 3 },
     ],
   ])('%s', (_, facts, control, pending, expected) => {
-    expect(decideRole(facts, control, pending)).toEqual(expected);
+    expect(decideRole(facts, { reign: control.epoch, ...control }, pending)).toEqual(expected);
   });
 
   test.each([
