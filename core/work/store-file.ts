@@ -170,13 +170,22 @@ export async function unpack(bytes: Uint8Array, sizeBytes: number): Promise<Buff
  * @throws VaultError corrupt | unreachable | denied
  */
 export async function fetchFile(cluster: Cluster, row: WalRow): Promise<Buffer> {
-  const name = row.sk.slice('wal#'.length);
+  const name = fileOf(row);
   const stored = await cluster.vault.bucket.get(row.key);
   if (stored === undefined) {
     throw new VaultError('corrupt', `the object of ${name} is gone from the bucket (${row.key})`, {
       hint: `look for it among the bucket's older versions; the row says that it was there at ${row.archivedAt}`,
     });
   }
+  return openStored(cluster, row, stored);
+}
+
+/** The file that a row is of: wal#<file>, spill#<file>. */
+export const fileOf = (row: { sk: string }): string => row.sk.slice(row.sk.indexOf('#') + 1);
+
+/** What fetchFile does once it has the object: unpacks it and checks it against its row and its name. @throws VaultError corrupt */
+export async function openStored(cluster: Cluster, row: WalRow, stored: Uint8Array): Promise<Buffer> {
+  const name = fileOf(row);
   let bytes: Buffer;
   try {
     bytes = await unpack(stored, row.sizeBytes);
