@@ -12,6 +12,7 @@ import { connect } from '../../core/postgres/sql.ts';
 import { takeNodeLock, type NodeLock } from '../../core/work/node-lock.ts';
 import { stateDirOf, statePaths, type StatePaths } from '../../core/work/node-state.ts';
 import { programRoot } from '../program-root.ts';
+import { endProcessesIn } from './processes.ts';
 
 export const SUPERUSER = 'postgres';
 
@@ -72,9 +73,8 @@ export class DemoServers {
   async remove(server: DemoServer): Promise<void> {
     await stopServer(server.pgdata, 'immediate');
     (await this.#endAgent(server, 0))?.release();
-    const state = stateDirOf(server.pgdata);
-    for (const folder of [server.pgdata, state])
-      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    await endProcessesIn(foldersOf(server));
+    for (const folder of foldersOf(server)) await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
 
   async connect(server: DemoServer): Promise<SqlClient> {
@@ -86,12 +86,16 @@ export class DemoServers {
     return client;
   }
 
-  /** The end without a warning: postmaster and all its children at once, as when the machine dies; the agent too. */
+  /**
+   * The end without a warning, as when the machine dies: when this returns, the postmaster, its children, their hooks and the agent
+   * are gone, one that was just starting too. (A hook that outlived its server started an agent which outlived the demo.)
+   */
   async kill(server: DemoServer): Promise<number> {
     const running = await runningServer(server.pgdata);
     if (running === undefined) throw new Error(`the server ${server.name} does not run`);
     process.kill(-running.pid, 'SIGKILL');
-    // held on to: a hook that outlives its server for a moment must not start another agent on a machine that is dead
+    await endProcessesIn(foldersOf(server));
+    // held on to where processes cannot be listed: a hook that outlives its server must not start another agent on a dead machine
     const lock = await this.#endAgent(server, 0);
     if (lock !== undefined) this.#locks.push(lock);
     return running.pid;
@@ -105,6 +109,7 @@ export class DemoServers {
       if (gentle) await stopServer(server.pgdata, 'fast', 15_000).catch(() => {});
       await stopServer(server.pgdata, 'immediate', 15_000).catch(() => {});
       (await this.#endAgent(server, gentle ? 5000 : 0))?.release();
+      await endProcessesIn(foldersOf(server));
     }
   }
 
@@ -126,6 +131,11 @@ export class DemoServers {
       if (pid !== undefined && Date.now() >= askAt) signal(pid, Date.now() >= killAt ? 'SIGKILL' : 'SIGTERM');
     }
   }
+}
+
+/** Data and state directory, whether they are there or not: the scratch directory's path is a real one. */
+function foldersOf({ pgdata }: DemoServer): string[] {
+  return [pgdata, `${pgdata}.walvault`];
 }
 
 function stateOf(server: DemoServer): StatePaths | undefined {
