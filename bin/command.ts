@@ -54,6 +54,7 @@ export class Context {
   readonly perform: (words: readonly string[], io: Io) => Promise<number>;
   private readonly options: Readonly<Record<string, unknown>>;
   private opened: Promise<Vault> | undefined;
+  private readonly others: Promise<Vault>[] = [];
 
   constructor(parts: {
     io: Io;
@@ -163,10 +164,24 @@ export class Context {
     return (this.opened ??= make(this.vaultOptions()));
   }
 
-  private vaultOptions(): VaultOptions {
+  /**
+   * A vault beside that of the settings, closed as well when the command ends.
+   *
+   * @param make.limitMs  of one operation, where the setting allows more @param make.by  for what may have to be made first
+   */
+  anotherVault(
+    url: string,
+    make: { limitMs?: number; by?: (url: string, options: VaultOptions) => Promise<Vault> } = {},
+  ): Promise<Vault> {
+    const opened = (make.by ?? openVault)(url, this.vaultOptions(make.limitMs));
+    this.others.push(opened);
+    return opened;
+  }
+
+  private vaultOptions(limitMs = Infinity): VaultOptions {
     const { vaultTimeout, awsRegion, awsEndpoint, awsProfile } = this.settings;
     return {
-      timeoutMs: vaultTimeout,
+      timeoutMs: Math.min(vaultTimeout, limitMs),
       aws: { region: awsRegion, endpoint: awsEndpoint, profile: awsProfile },
     };
   }
@@ -178,7 +193,7 @@ export class Context {
 
   async close(): Promise<void> {
     // a vault that could not be opened has already been reported
-    const vault = await this.opened?.catch(() => undefined);
-    await vault?.close();
+    const vaults = [this.opened, ...this.others].map((opened) => opened?.catch(() => undefined));
+    for (const vault of await Promise.all(vaults)) await vault?.close();
   }
 }

@@ -1,6 +1,7 @@
 /** `walvault status`: where a cluster stands, for people and for programs. */
-import { readStatus, type NodeStatus, type Status } from '../../core/work/status.ts';
-import { formatAge, formatBytes, formatDuration } from '../ui/format.ts';
+import { lookAtOthers, namedVaults, type OtherVault } from '../../core/work/other-vaults.ts';
+import { readStatus, type NodeStatus, type RelayStatus, type Status } from '../../core/work/status.ts';
+import { formatAge, formatBytes, formatCount, formatDuration } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
@@ -8,11 +9,15 @@ import { REACH_SETTINGS } from '../reach-settings.ts';
 /** A heartbeat older than this is worth a word, in ms: agents report each few seconds. */
 const SILENT_AFTER_MS = 60_000;
 
+/** How long another vault is asked, in ms: what this one says is shown whatever the other does. */
+export const OTHER_VAULT_MS = 3_000;
+
 export const status: CommandRow = {
   path: 'status',
   summary: 'show where a cluster stands: primary, last segment, nodes and their lag, backups',
   text: `Reads the vault only: it works from anywhere the vault can be reached, and asks no server.
-A node's figures are its own last report, with its age.`,
+A node's figures are its own last report, with its age. Where the cluster has a second vault that one is looked at as well,
+for three seconds at most: which of the two is active, what the relay has still to bring, what waits there as spills.`,
   options: [],
   settings: REACH_SETTINGS,
   examples: [
@@ -22,7 +27,13 @@ A node's figures are its own last report, with its age.`,
   async run(context) {
     const cluster = await context.cluster();
     const seen = await readStatus(cluster);
-    context.answer(seen, () => describeStatus(seen, Date.now()));
+    const others = await lookAtOthers(
+      cluster.name,
+      namedVaults(seen),
+      (url) => context.anotherVault(url, { limitMs: OTHER_VAULT_MS }),
+      OTHER_VAULT_MS,
+    );
+    context.answer({ ...seen, others }, () => describeStatus(seen, Date.now(), others));
     if (seen.backups.every(({ state }) => state !== 'complete'))
       context.next({
         says: 'no backup is complete, and a standby begins with one: on the primary',
@@ -32,11 +43,12 @@ A node's figures are its own last report, with its age.`,
 };
 
 /** The table for people. */
-export function describeStatus(seen: Status, nowMs: number): string {
+export function describeStatus(seen: Status, nowMs: number, others: readonly OtherVault[] = []): string {
   const { trigger } = seen;
   const parts = [
     pairs([
       ['cluster', seen.cluster],
+      ['vault', `${seen.vault.url}: ${roleInWords(seen)}`],
       ['system identifier', seen.systemIdentifier],
       ['epoch', seen.epoch],
       ['primary', seen.primary],
@@ -55,8 +67,20 @@ export function describeStatus(seen: Status, nowMs: number): string {
           : `${seen.lastSegment} (${formatAge(seen.lastArchivedAt, nowMs)})`,
       ],
       ['gaps', seen.gaps.length === 0 ? 'none' : `${seen.gaps.length}`],
+      ...pairInWords(seen, nowMs),
     ]),
   ];
+  if (others.length > 0)
+    parts.push(
+      table(
+        ['other vault', 'role', 'epoch', 'primary', 'timeline', 'last segment'],
+        others.map((other) =>
+          other.reachable
+            ? [other.url, other.role, other.epoch, other.primary, other.timeline, other.lastSegment]
+            : [other.url, `NOT REACHED: ${other.why}`],
+        ),
+      ),
+    );
   if (seen.nodes.length > 0)
     parts.push(
       table(
@@ -98,6 +122,52 @@ export function describeStatus(seen: Status, nowMs: number): string {
         ),
   );
   return parts.join('\n\n');
+}
+
+/** Which part this vault has among those of the cluster. */
+export function roleInWords({ vault, source, supersededBy }: Status): string {
+  if (vault.role === 'active') return 'active';
+  const by = supersededBy === null ? '' : `, superseded at epoch ${supersededBy.epoch}`;
+  return vault.role === 'replica'
+    ? `replica of ${source?.url ?? 'nobody'}${by}`
+    : `being made a replica of ${source?.url ?? supersededBy?.url ?? 'another vault'}${by}`;
+}
+
+/** The lines of two vaults; none where the cluster has one. */
+function pairInWords(seen: Status, nowMs: number): [string, string][] {
+  const { supersedes, supersededBy, direct, relays, spills } = seen;
+  const lines: [string, string][] = [];
+  if (supersedes !== null)
+    lines.push([
+      'supersedes',
+      `${supersedes.url} since epoch ${supersedes.sinceEpoch}, ${formatAge(supersedes.at, nowMs)}: it does NOT KNOW it yet`,
+    ]);
+  if (supersededBy !== null)
+    lines.push([
+      'superseded by',
+      `${supersededBy.url} at epoch ${supersededBy.epoch}, ${formatAge(supersededBy.at, nowMs)}`,
+    ]);
+  for (const relay of relays)
+    lines.push([
+      `relay ${relay.direction}`,
+      `${relay.vault.url}: ${relayInWords(relay)} (${formatAge(relay.at, nowMs)})`,
+    ]);
+  if (direct !== null) lines.push(['spills may go to', direct.url]);
+  if (spills !== null)
+    lines.push([
+      'spills',
+      `${formatCount(spills.files, 'file')} of ${spills.node}, epoch ${spills.epoch}, ${spills.firstLsn} to ${spills.lsn} (${formatAge(spills.at, nowMs)}): WAITING until the active vault has taken them over`,
+    ]);
+  return lines;
+}
+
+/** How far a relay is, as it said last. */
+export function relayInWords({ rows, bytes, seconds, trouble }: RelayStatus): string {
+  const lag =
+    rows === 0
+      ? 'nothing behind'
+      : `${formatCount(rows, 'row')} (${formatBytes(bytes)}) behind, for ${formatDuration(seconds * 1000)}`;
+  return trouble === null ? lag : `${lag}; IN TROUBLE: ${trouble}`;
 }
 
 /** What a node last said of itself, and where the vault says otherwise. */

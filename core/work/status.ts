@@ -1,15 +1,19 @@
 /**
  * What `walvault status` answers: the cluster as its manifest says it stands, in names that programs may rely on.
  *
- * Reads control, head, the node, backup and gap rows, and for each standby one row (the oldest it has not restored): never the
- * segments' rows as a whole, of which there may be hundreds of thousands.
+ * Reads control, head, the node, backup, gap and relay rows, and for each standby one row (the oldest it has not restored): never the
+ * segments' rows as a whole, of which there may be hundreds of thousands. One vault only: other-vaults.ts looks at those beside it.
  */
 import {
   keys,
   type BackupRow,
+  type Control,
   type GapRow,
+  type Head,
   type NodeRow,
+  type RelayRow,
   type TriggerMode,
+  type VaultRef,
   type WalRow,
 } from '../cluster/facts.ts';
 import { after } from '../vault/manifest.ts';
@@ -41,7 +45,25 @@ export type Status = {
     sizeBytes: number;
     storedBytes: number;
   }[];
+  /** This vault, by the URL it was reached by. */
+  vault: { id: string; url: string; role: Control['role'] };
+  /** Where a replica's rows come from; null: this vault is active. */
+  source: VaultRef | null;
+  /** The vault whose place this one took, until that one knows it. */
+  supersedes: Control['supersedes'];
+  supersededBy: Control['supersededBy'];
+  /** The replica to which the primary may spill (dr_vault). */
+  direct: VaultRef | null;
+  relays: RelayStatus[];
+  /** What waits in a replica until the active vault has taken it over; null: nothing. */
+  spills: { files: number; node: string; epoch: number; firstLsn: string; lsn: string; at: string } | null;
 };
+
+/** What a relay said last of its way `to` another vault, or `from` it. */
+export type RelayStatus = Pick<
+  RelayRow,
+  'direction' | 'vault' | 'lsn' | 'rows' | 'bytes' | 'seconds' | 'at' | 'trouble'
+>;
 
 export type NodeStatus = {
   name: string;
@@ -87,7 +109,27 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
       sizeBytes,
       storedBytes,
     })),
+    vault: { id: control.vaultId, url: cluster.vault.url, role: control.role },
+    source: control.source,
+    supersedes: control.supersedes,
+    supersededBy: control.supersededBy,
+    direct: control.direct,
+    relays: await relaysOf(cluster),
+    spills: spillsOf(head),
   };
+}
+
+async function relaysOf(cluster: Cluster): Promise<RelayStatus[]> {
+  const rows = await rowsOf<RelayRow>(cluster, 'relay#');
+  return rows.map(({ direction, vault, lsn, rows: count, bytes, seconds, at, trouble }) => ({
+    ...{ direction, vault, lsn, rows: count, bytes, seconds, at, trouble },
+  }));
+}
+
+function spillsOf({ spill }: Head): Status['spills'] {
+  if (spill === null) return null;
+  const { files, epoch, firstLsn, lsn, at } = spill;
+  return { files, node: spill.writer.node, epoch, firstLsn, lsn, at };
 }
 
 async function rowsOf<T>(cluster: Cluster, prefix: string): Promise<T[]> {

@@ -1,25 +1,8 @@
 /** The command line without any server: what is printed where, and which exit code. */
-import { PassThrough } from 'node:stream';
 import { COMMANDS } from '../../../bin/command-list.ts';
-import { runProgram } from '../../../bin/program.ts';
-import type { Io } from '../../../bin/ui/io.ts';
 import { FAILURES } from '../../../core/errors.ts';
 import { flagOf, settingsOf } from '../../../core/settings/settings.ts';
-
-async function walvault(words: string[], env: NodeJS.ProcessEnv = {}) {
-  const said = { out: '', err: '' };
-  const io: Io = {
-    out: (text) => void (said.out += text),
-    err: (text) => void (said.err += text),
-    drawable: false,
-    asks: false,
-    stdin: new PassThrough(),
-    stderr: process.stderr,
-    env,
-    columns: 100,
-  };
-  return { code: await runProgram(words, io), ...said };
-}
+import { walvault } from '../../harness/command.ts';
 
 const paths = COMMANDS.map(({ path }) => path);
 
