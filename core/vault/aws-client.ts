@@ -18,9 +18,9 @@ export type AwsPlace = {
 /** Sockets kept per client: uploads and prefetch run a handful at a time. */
 const SOCKETS = 8;
 
-/** Environment variable that names an endpoint for this service, as the SDK reads it. */
-function endpointFromEnvironment(service: 'S3' | 'DYNAMODB'): string | undefined {
-  return process.env[`AWS_ENDPOINT_URL_${service}`] ?? process.env['AWS_ENDPOINT_URL'];
+/** The endpoint of the place, else of the environment as the SDK reads it; undefined: AWS itself. */
+export function endpointOf(service: 'S3' | 'DYNAMODB', place: AwsPlace): string | undefined {
+  return place.endpoint ?? process.env[`AWS_ENDPOINT_URL_${service}`] ?? process.env['AWS_ENDPOINT_URL'];
 }
 
 /**
@@ -34,7 +34,7 @@ export function clientSettings(
   attemptMs: number,
   wholeAttempt: boolean,
 ) {
-  const endpoint = place.endpoint ?? endpointFromEnvironment(service);
+  const endpoint = endpointOf(service, place);
   const region =
     place.region ??
     process.env['AWS_REGION'] ??
@@ -43,20 +43,17 @@ export function clientSettings(
     (endpoint === undefined ? undefined : 'us-east-1');
   const agent = { keepAlive: true, maxSockets: SOCKETS };
   return {
-    hasEndpoint: endpoint !== undefined,
-    settings: {
-      ...(region === undefined ? {} : { region }),
-      ...(endpoint === undefined ? {} : { endpoint }),
-      ...(place.profile === undefined ? {} : { profile: place.profile }),
-      maxAttempts: 3,
-      requestHandler: new NodeHttpHandler({
-        connectionTimeout: Math.min(attemptMs, 3000),
-        socketTimeout: attemptMs,
-        ...(wholeAttempt ? { requestTimeout: attemptMs, throwOnRequestTimeout: true } : {}),
-        httpAgent: new http.Agent(agent),
-        httpsAgent: new https.Agent(agent),
-      }),
-    },
+    ...(region === undefined ? {} : { region }),
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(place.profile === undefined ? {} : { profile: place.profile }),
+    maxAttempts: 3,
+    requestHandler: new NodeHttpHandler({
+      connectionTimeout: Math.min(attemptMs, 3000),
+      socketTimeout: attemptMs,
+      ...(wholeAttempt ? { requestTimeout: attemptMs, throwOnRequestTimeout: true } : {}),
+      httpAgent: new http.Agent(agent),
+      httpsAgent: new https.Agent(agent),
+    }),
   };
 }
 

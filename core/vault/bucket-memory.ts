@@ -21,6 +21,10 @@ export function memoryBucket(name: string, objects = new Map<string, Kept>()): B
       objects.set(key, { body: Buffer.from(body), facts: { ...facts }, storedAt: new Date() });
       return 'stored';
     },
+    async copyFrom(_, key) {
+      checkKey(key);
+      return undefined;
+    },
     async get(key) {
       checkKey(key);
       const there = objects.get(key);

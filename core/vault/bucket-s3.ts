@@ -13,11 +13,19 @@ import {
   S3Client,
 } from '@aws-sdk/client-s3';
 import { hash } from 'node:crypto';
-import { VaultError } from '../errors.ts';
-import { attemptMsOf, awsFailure, type AwsFailure, type AwsPlace, clientSettings } from './aws-client.ts';
-import type { Bucket } from './bucket.ts';
+import {
+  attemptMsOf,
+  awsFailure,
+  type AwsFailure,
+  type AwsPlace,
+  clientSettings,
+  endpointOf,
+} from './aws-client.ts';
+import type { Bucket, ObjectStore } from './bucket.ts';
 import { FRAME_BYTES, makeFrame, readFrame } from './object-frame.ts';
 import { checkKey, otherBytes } from './object-key.ts';
+import { copyObject, findObject } from './s3-copy.ts';
+import { brokenOff, collect, isAbsent, readBeginning } from './s3-object.ts';
 import { DEFAULT_TIMEOUT_MS, extraMsFor, type Limit, pause, withLimit } from './time-limit.ts';
 
 export type S3BucketPlace = AwsPlace & {
@@ -26,21 +34,30 @@ export type S3BucketPlace = AwsPlace & {
   prefix: string;
 };
 
+/** Silence that a copy may take: it answers when it is done, and has its own limit. */
+const LONGEST_COPY_MS = 2 * 3600 * 1000;
+
+/** A bucket that refused to be copied from is asked again after this time: rights and routes change. */
+const ASK_AGAIN_MS = 5 * 60 * 1000;
+
 export function s3Bucket(name: string, place: S3BucketPlace, options: { timeoutMs?: number } = {}): Bucket {
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const { hasEndpoint, settings } = clientSettings('S3', place, attemptMsOf(timeoutMs), false);
-  const client = new S3Client({
-    ...settings,
-    forcePathStyle: hasEndpoint,
-    // waiting for "100 Continue" costs a second or more where a proxy does not pass it on
-    expectContinueHeader: false,
-    // the body's own SHA-256 is given where it matters; a second one in a trailer breaks older stores
-    requestChecksumCalculation: 'WHEN_REQUIRED',
-    responseChecksumValidation: 'WHEN_REQUIRED',
-  });
+  const endpoint = endpointOf('S3', place);
+  const connect = (attemptMs: number) =>
+    new S3Client({
+      ...clientSettings('S3', place, attemptMs, false),
+      forcePathStyle: endpoint !== undefined,
+      // waiting for "100 Continue" costs a second or more where a proxy does not pass it on
+      expectContinueHeader: false,
+      // the body's own SHA-256 is given where it matters; a second one in a trailer breaks older stores
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+    });
+  const client = connect(attemptMsOf(timeoutMs));
+  let patient: S3Client | undefined;
   const Bucket = place.bucket;
   const before = place.prefix === '' ? '' : `${place.prefix}/`;
-  const store = `bucket '${Bucket}'`;
+  const label = `bucket '${Bucket}'`;
   const missing = `look at the bucket's name and the region in the vault's URL, or make it: aws s3 mb s3://${Bucket}`;
 
   const guarded = async <T>(
@@ -49,9 +66,9 @@ export function s3Bucket(name: string, place: S3BucketPlace, options: { timeoutM
     work: (limit: Limit) => Promise<T>,
   ): Promise<T> => {
     try {
-      return await withLimit(limitMs, `${what} in ${store}`, work);
+      return await withLimit(limitMs, `${what} in ${label}`, work);
     } catch (error) {
-      throw awsFailure(error, what, store, missing, place);
+      throw awsFailure(error, what, label, missing, place);
     }
   };
   const fullKey = (key: string): string => {
@@ -59,22 +76,16 @@ export function s3Bucket(name: string, place: S3BucketPlace, options: { timeoutM
     return before + key;
   };
 
-  /** The object's first bytes and its whole size; undefined when absent. */
-  const beginning = async (Key: string, limit: Limit) => {
-    try {
-      const found = await client.send(
-        new GetObjectCommand({ Bucket, Key, Range: `bytes=0-${FRAME_BYTES - 1}` }),
-        { abortSignal: limit.signal },
-      );
-      const bytes = await collect(found.Body, limit, found.ContentLength ?? FRAME_BYTES);
-      const whole = /\/(\d+)$/.exec(found.ContentRange ?? '')?.[1];
-      return { bytes, storedBytes: whole === undefined ? bytes.length : Number(whole) };
-    } catch (error) {
-      if (isAbsent(error)) return undefined;
-      if ((error as AwsFailure).name === 'InvalidRange') return { bytes: Buffer.alloc(0), storedBytes: 0 };
-      throw error;
-    }
+  const store: ObjectStore = {
+    service: isAmazon(endpoint) ? 'aws' : 'compatible',
+    bucket: Bucket,
+    async find(key) {
+      const Key = fullKey(key);
+      return guarded(`read '${key}'`, timeoutMs, (limit) => findObject(client, { Bucket, Key }, key, limit));
+    },
   };
+  /** Until when a bucket is not asked again to be copied from, by performance.now(): each refusal costs four requests. */
+  const refusedUntil = new Map<string, number>();
 
   return {
     name,
@@ -102,7 +113,7 @@ export function s3Bucket(name: string, place: S3BucketPlace, options: { timeoutM
           } catch (error) {
             const status = (error as AwsFailure).$metadata?.httpStatusCode;
             if (status === 412) {
-              const there = await beginning(Key, limit);
+              const there = await readBeginning(client, { Bucket, Key }, limit);
               if (there !== undefined) {
                 const old = readFrame(key, there.bytes, there.storedBytes);
                 const mine = readFrame(key, frame, bytes.length);
@@ -117,6 +128,25 @@ export function s3Bucket(name: string, place: S3BucketPlace, options: { timeoutM
           }
         }
       });
+    },
+
+    store: async () => store,
+
+    async copyFrom(from, key) {
+      const Key = fullKey(key);
+      const other = await from.bucket.store?.();
+      if (other === undefined || other.service !== store.service) return undefined;
+      if ((refusedUntil.get(other.bucket) ?? 0) > performance.now()) return undefined;
+      const answer = await guarded(`copy '${key}'`, timeoutMs, (limit) =>
+        copyObject(
+          { client, copier: () => (patient ??= connect(LONGEST_COPY_MS)) },
+          { store: other, key: from.key },
+          { Bucket, Key, bucket: { name }, key },
+          limit,
+        ),
+      );
+      if (answer === 'refused') refusedUntil.set(other.bucket, performance.now() + ASK_AGAIN_MS);
+      return answer === 'refused' || answer === 'too large' ? undefined : answer;
     },
 
     async get(key) {
@@ -144,7 +174,7 @@ export function s3Bucket(name: string, place: S3BucketPlace, options: { timeoutM
     async facts(key) {
       const Key = fullKey(key);
       return guarded(`read '${key}'`, timeoutMs, async (limit) => {
-        const there = await beginning(Key, limit);
+        const there = await readBeginning(client, { Bucket, Key }, limit);
         return there && readFrame(key, there.bytes, there.storedBytes).facts;
       });
     },
@@ -178,36 +208,12 @@ export function s3Bucket(name: string, place: S3BucketPlace, options: { timeoutM
 
     async close() {
       client.destroy();
+      patient?.destroy();
     },
   };
 }
 
-/** The answer ended before its announced length. */
-const brokenOff = new VaultError('unreachable', 'the bucket broke off in the middle of an object', {
-  hint: 'look at the network between here and the bucket.',
-});
-
-async function collect(body: unknown, limit: Limit, sizeBytes: number): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let received = 0;
-  const stream = body as AsyncIterable<Buffer> & { destroy(): void };
-  const end = () => stream.destroy(); // the socket would stay in use until the last byte trickled in
-  limit.signal.addEventListener('abort', end, { once: true });
-  try {
-    for await (const chunk of stream) {
-      chunks.push(chunk);
-      received += chunk.length;
-    }
-  } catch {
-    throw brokenOff;
-  } finally {
-    limit.signal.removeEventListener('abort', end);
-  }
-  if (received < sizeBytes) throw brokenOff;
-  return Buffer.concat(chunks, received);
-}
-
-function isAbsent(error: unknown): boolean {
-  const { name } = error as AwsFailure;
-  return name === 'NoSuchKey' || name === 'NotFound';
+/** AWS itself, by whatever name; its regions and partitions are told apart by the answer to a copy. */
+function isAmazon(endpoint: string | undefined): boolean {
+  return endpoint === undefined || /(^|\.)amazonaws\.com(\.cn)?$/.test(new URL(endpoint).hostname);
 }

@@ -11,6 +11,29 @@ export type ObjectFacts = Readonly<Record<string, string>>;
 
 export type ObjectInfo = { key: string; sizeBytes: number; storedAt: Date };
 
+/** An object as its store knows it. */
+export type StoredObject = {
+  /** Bucket and key, encoded as the store's own copy wants them. */
+  path: string;
+  /** '' where the store gives none. */
+  etag: string;
+  /** Frame and body. */
+  storedBytes: number;
+  /** The frame. */
+  beginning: Buffer;
+  /** Base64, of frame and body, as the store keeps it; undefined where it keeps none. */
+  sha256: string | undefined;
+};
+
+/** What another bucket must know of this one to have the store copy from it. */
+export type ObjectStore = {
+  /** Only buckets of one service can be copied between; that they are of one does not yet mean that they can. */
+  readonly service: string;
+  readonly bucket: string;
+  /** Undefined when absent. @throws VaultError unreachable | denied | corrupt (not what was put) */
+  find(key: string): Promise<StoredObject | undefined>;
+};
+
 export interface Bucket {
   /** For people: `file:///srv/vault` or `s3://bucket/prefix`. */
   readonly name: string;
@@ -22,6 +45,22 @@ export interface Bucket {
    * @throws VaultError conflict (other bytes under this key) | unreachable | denied | local (disk full)
    */
   putOnce(key: string, body: Uint8Array, facts?: ObjectFacts): Promise<'stored' | 'same'>;
+
+  /**
+   * Stores the object `from.key` of another bucket here under `key`, frame and body as they are, where the store does that without
+   * the bytes passing through this machine: 'stored' or 'same' as putOnce; 'absent': there is no such source.
+   * Undefined: not this way, now at least; the caller reads and puts. The copy was read back: its frame, its size, and the SHA-256
+   * where the store keeps one are the source's; whether the source's body is what its frame says is for those who read it.
+   *
+   * @throws VaultError conflict | corrupt (the source is not whole, the copy is not the source) | unreachable | denied
+   */
+  copyFrom(
+    from: { bucket: Bucket; key: string },
+    key: string,
+  ): Promise<'stored' | 'same' | 'absent' | undefined>;
+
+  /** Only where copyFrom of another bucket could make use of it. */
+  store?(): Promise<ObjectStore | undefined>;
 
   /** The bytes, or undefined when absent: absence is an answer, not an error. @throws VaultError unreachable | denied | corrupt (truncated, zeroed) */
   get(key: string): Promise<Buffer | undefined>;

@@ -39,7 +39,7 @@ type Item = Record<string, AttributeValue>;
 const TABLE_MS = 120_000;
 
 function connect(place: DynamoPlace, timeoutMs: number): DynamoDBClient {
-  return new DynamoDBClient(clientSettings('DYNAMODB', place, attemptMsOf(timeoutMs), true).settings);
+  return new DynamoDBClient(clientSettings('DYNAMODB', place, attemptMsOf(timeoutMs), true));
 }
 
 function explained(error: unknown, what: string, place: DynamoPlace): unknown {
@@ -226,7 +226,7 @@ export function dynamoManifest(name: string, place: DynamoPlace, options: Option
 }
 
 function connectOnce(place: DynamoPlace, timeoutMs: number) {
-  return clientSettings('DYNAMODB', place, attemptMsOf(timeoutMs), true).settings;
+  return clientSettings('DYNAMODB', place, attemptMsOf(timeoutMs), true);
 }
 
 /** Reasons of a cancelled transaction that another attempt may not meet. */

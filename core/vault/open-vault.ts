@@ -174,6 +174,8 @@ function vaultOf(url: string, open: Opener): Vault {
     bucket: {
       name: url,
       putOnce: async (key, body, facts) => (await openBucket()).putOnce(key, body, facts),
+      copyFrom: async (from, key) => (await openBucket()).copyFrom(from, key),
+      store: async () => (await openBucket()).store?.(),
       get: async (key) => (await openBucket()).get(key),
       facts: async (key) => (await openBucket()).facts(key),
       list: async function* (prefix) {

@@ -1,9 +1,12 @@
 /**
  * What every bucket keeps to (core/vault/bucket.ts): memory and file in `npm test`, s3 by a real server with WALVAULT_TEST_AWS=1.
  */
+import { PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { randomBytes } from 'node:crypto';
-import type { Bucket } from '../../core/vault/bucket.ts';
-import { buckets, type Place } from '../harness/buckets.ts';
+import type { Bucket, StoredObject } from '../../core/vault/bucket.ts';
+import { openVault } from '../../core/vault/open-vault.ts';
+import { buckets, makeBucket, type Place } from '../harness/buckets.ts';
+import { startMinistack } from '../harness/emulators.ts';
 import { startProxy } from '../harness/proxy.ts';
 
 const MiB = 1024 * 1024;
@@ -12,6 +15,14 @@ async function keysOf(bucket: Bucket, prefix: string): Promise<string[]> {
   const keys: string[] = [];
   for await (const { key } of bucket.list(prefix)) keys.push(key);
   return keys;
+}
+
+/** As a relay does it: by the store where it can, else through this machine. */
+async function carry(from: Bucket, fromKey: string, to: Bucket, key: string) {
+  const answer = await to.copyFrom({ bucket: from, key: fromKey }, key);
+  if (answer !== undefined) return answer;
+  const [body, facts] = [await from.get(fromKey), await from.facts(fromKey)];
+  return body === undefined ? 'absent' : await to.putOnce(key, body, facts);
 }
 
 describe.each(buckets)('Bucket contract: $name', (backend) => {
@@ -216,6 +227,232 @@ describe.each(buckets)('Bucket contract: $name', (backend) => {
     expect(await bucket.get('main/a/b')).toBeUndefined();
     expect(await keysOf(bucket, '')).toEqual([]);
     expect(await bucket.putOnce('main/a/b', Buffer.from('two'))).toBe('stored');
+  });
+
+  describe('a copy from another bucket', () => {
+    let second: Place;
+    let from: Bucket, to: Bucket;
+    beforeEach(async () => {
+      second = await backend.make('eu-west-1');
+      from = open();
+      to = second.open();
+    });
+    afterEach(async () => {
+      await to.close();
+      await second.remove();
+    });
+
+    test('is made by the store where it can, and has body and facts of the source either way', async () => {
+      const body = randomBytes(3 * MiB);
+      await from.putOnce('main/73/a-1', body, { node: 'db1', 'size-bytes': '1' });
+      const answer = await to.copyFrom({ bucket: from, key: 'main/73/a-1' }, 'main/90/a-2');
+      expect(answer).toBe(backend.name.startsWith('s3') ? 'stored' : undefined);
+      expect(await carry(from, 'main/73/a-1', to, 'main/90/a-2')).toBe(
+        answer === undefined ? 'stored' : 'same',
+      );
+      expect(await carry(from, 'main/73/a-1', to, 'main/90/a-2')).toBe('same');
+      expect((await to.get('main/90/a-2'))?.equals(body)).toBe(true);
+      expect(await to.facts('main/90/a-2')).toEqual({ node: 'db1', 'size-bytes': '1' });
+      expect(await keysOf(from, '')).toEqual(['main/73/a-1']);
+      expect(await keysOf(to, '')).toEqual(['main/90/a-2']);
+    });
+
+    test('of nothing is nothing: the source is absent', async () => {
+      expect(await carry(from, 'main/nothing', to, 'main/a')).toBe('absent');
+      expect(await keysOf(to, '')).toEqual([]);
+    });
+
+    test('never takes the place of other bytes; the same with other facts are left as they are', async () => {
+      await from.putOnce('main/a', Buffer.from('source'), { node: 'db1' });
+      await to.putOnce('main/a', Buffer.from('others'), { node: 'db2' });
+      await to.putOnce('main/b', Buffer.from('source'), { node: 'db2' });
+      await expect(carry(from, 'main/a', to, 'main/a')).rejects.toMatchObject({
+        name: 'VaultError',
+        code: 'conflict',
+      });
+      expect(await to.get('main/a')).toEqual(Buffer.from('others'));
+      expect(await carry(from, 'main/a', to, 'main/b')).toBe('same');
+      expect(await to.facts('main/b')).toEqual({ node: 'db2' });
+    });
+
+    test('of zero bytes, and under a key of every allowed character', async () => {
+      const key = `main/!"#$%&'()*+,-.:;<=>?@[]^_\`{|}~/%2F+`;
+      await from.putOnce(key, Buffer.alloc(0), { empty: '' });
+      expect(await carry(from, key, to, key)).toBe('stored');
+      expect(await to.get(key)).toEqual(Buffer.alloc(0));
+      expect(await to.facts(key)).toEqual({ empty: '' });
+    });
+
+    test('within one bucket is a copy like any other', async () => {
+      await from.putOnce('main/a', Buffer.from('bytes'));
+      expect(await carry(from, 'main/a', from, 'main/b')).toBe('stored');
+      expect(await from.get('main/b')).toEqual(Buffer.from('bytes'));
+    });
+
+    test('eight at once make one object, and each hears that it is there', async () => {
+      const body = randomBytes(MiB);
+      await from.putOnce('main/a', body);
+      const answers = await Promise.all(Array.from({ length: 8 }, () => carry(from, 'main/a', to, 'main/a')));
+      for (const answer of answers) expect(['stored', 'same']).toContain(answer);
+      expect((await to.get('main/a'))?.equals(body)).toBe(true);
+    });
+
+    test('is refused under a key that cannot be one', async () => {
+      await from.putOnce('main/a', Buffer.from('x'));
+      await expect(to.copyFrom({ bucket: from, key: 'main/a' }, '../a')).rejects.toMatchObject({
+        code: 'usage',
+      });
+    });
+
+    if (!backend.name.startsWith('s3')) return;
+
+    /** `from`, with the source told otherwise than it is. */
+    const tells = (changes: Partial<StoredObject>): Bucket => ({
+      ...from,
+      store: async () => {
+        const store = (await from.store!())!;
+        return {
+          ...store,
+          find: async (key) => {
+            const found = await store.find(key);
+            return found && { ...found, ...changes };
+          },
+        };
+      },
+    });
+
+    test('is made between two vaults opened by their URLs', async () => {
+      const [a, b] = [await openVault(place.url!), await openVault(second.url!)];
+      try {
+        await a.bucket.putOnce('main/a', Buffer.from('bytes'), { node: 'db1' });
+        expect(await b.bucket.copyFrom({ bucket: a.bucket, key: 'main/a' }, 'main/b')).toBe('stored');
+        expect(await b.bucket.get('main/b')).toEqual(Buffer.from('bytes'));
+      } finally {
+        await a.close();
+        await b.close();
+      }
+    });
+
+    test('of 70 MiB brings none of them here, and two endpoints may lead to one store', async () => {
+      const [left, right] = [
+        await startProxy(place.port!, 'truncate'),
+        await startProxy(second.port!, 'truncate'),
+      ];
+      left.cutAfterBytes = right.cutAfterBytes = 64 * 1024;
+      const [a, b] = [open({ port: left.port }), second.open({ port: right.port })];
+      try {
+        const body = randomBytes(70 * MiB);
+        await from.putOnce('main/large', body);
+        expect(await b.copyFrom({ bucket: a, key: 'main/large' }, 'main/large')).toBe('stored');
+        expect((await to.get('main/large'))?.equals(body)).toBe(true);
+      } finally {
+        await b.close();
+        await Promise.all([left.close(), right.close()]);
+      }
+    }, 60_000);
+
+    test('is not asked of a store that has no part in the source: the bytes then go through this machine', async () => {
+      const elsewhere = await startMinistack();
+      const stranger = open({ port: elsewhere.port });
+      try {
+        await makeBucket(elsewhere.endpoint, place.bucket);
+        await stranger.putOnce('main/only-there', Buffer.from('bytes'));
+        // the same name with other bytes here: it must not be taken for the source
+        await stranger.putOnce('main/both', Buffer.from('there'));
+        await from.putOnce('main/both', Buffer.from('here!'));
+        expect(await to.copyFrom({ bucket: stranger, key: 'main/only-there' }, 'main/a')).toBeUndefined();
+        expect(await carry(stranger, 'main/only-there', to, 'main/a')).toBe('stored');
+        const fresh = second.open();
+        expect(await fresh.copyFrom({ bucket: stranger, key: 'main/both' }, 'main/b')).toBeUndefined();
+        expect(await carry(stranger, 'main/both', fresh, 'main/b')).toBe('stored');
+        expect(await fresh.get('main/b')).toEqual(Buffer.from('there'));
+        await fresh.close();
+      } finally {
+        await elsewhere.stop();
+      }
+    });
+
+    test('of an object that is not whole is refused', async () => {
+      const client = new S3Client({
+        endpoint: `http://127.0.0.1:${place.port}`,
+        region: 'us-east-1',
+        forcePathStyle: true,
+      });
+      const Key = 'a/prefix/main/broken';
+      await client.send(new PutObjectCommand({ Bucket: place.bucket, Key, Body: Buffer.alloc(4096) }));
+      client.destroy();
+      await expect(carry(from, 'main/broken', to, 'main/a')).rejects.toMatchObject({ code: 'corrupt' });
+      expect(await keysOf(to, '')).toEqual([]);
+    });
+
+    test.each([
+      ['frame', { beginning: Buffer.alloc(2048) }],
+      ['size', { storedBytes: 4711 }],
+      ['checksum', { sha256: Buffer.alloc(32).toString('base64') }],
+    ])('that is not its source by its %s is said to be corrupt', async (_, changes) => {
+      await from.putOnce('main/a', Buffer.from('bytes'));
+      await expect(carry(tells(changes), 'main/a', to, 'main/a')).rejects.toMatchObject({ code: 'corrupt' });
+    });
+
+    test('of more than 5 GB is not asked for, that of a smaller object is', async () => {
+      await from.putOnce('main/a', Buffer.from('bytes'));
+      const source = { bucket: tells({ storedBytes: 5 * 1024 ** 3 + 1 }), key: 'main/a' };
+      expect(await to.copyFrom(source, 'main/a')).toBeUndefined();
+      expect(await to.copyFrom({ bucket: from, key: 'main/a' }, 'main/a')).toBe('stored');
+    });
+
+    test('whose answer is lost is looked up: it succeeds', async () => {
+      await from.putOnce('main/a', Buffer.from('bytes'));
+      const proxy = await startProxy(second.port!, 'cut-answer');
+      proxy.passFirst = 1; // the look at the key
+      proxy.faultsLeft = 1;
+      const bucket = second.open({ port: proxy.port });
+      try {
+        const answer = await bucket.copyFrom({ bucket: from, key: 'main/a' }, 'main/a');
+        expect(proxy.faults).toBe(1);
+        expect(['stored', 'same']).toContain(answer);
+        expect(await to.get('main/a')).toEqual(Buffer.from('bytes'));
+      } finally {
+        await bucket.close();
+        await proxy.close();
+      }
+    });
+
+    test.each(['refuse', 'hang'] as const)(
+      'from or to a store that would %s costs the time limit, not more',
+      async (mode) => {
+        await from.putOnce('main/a', Buffer.from('bytes'));
+        const proxy = await startProxy(place.port!, mode);
+        const away = {
+          from: open({ port: proxy.port, timeoutMs: 1500 }),
+          to: second.open({ port: proxy.port, timeoutMs: 1500 }),
+        };
+        try {
+          for (const work of [
+            () => to.copyFrom({ bucket: away.from, key: 'main/a' }, 'main/a'),
+            () => away.to.copyFrom({ bucket: from, key: 'main/a' }, 'main/a'),
+          ]) {
+            const started = performance.now();
+            await expect(work()).rejects.toMatchObject({ code: 'unreachable' });
+            expect(performance.now() - started).toBeLessThan(5000);
+          }
+          // the key is looked at, then the store falls silent in the copy itself
+          proxy.mode = 'hang';
+          proxy.passFirst = 1;
+          await expect(away.to.copyFrom({ bucket: from, key: 'main/a' }, 'main/a')).rejects.toMatchObject({
+            code: 'unreachable',
+          });
+          proxy.mode = 'pass';
+          expect(['stored', 'same']).toContain(
+            await away.to.copyFrom({ bucket: from, key: 'main/a' }, 'main/a'),
+          );
+        } finally {
+          await away.to.close();
+          await proxy.close();
+        }
+      },
+      20_000,
+    );
   });
 
   if (backend.name.startsWith('s3')) {

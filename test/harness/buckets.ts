@@ -3,7 +3,7 @@
  *
  * memory and file always; s3 (an emulator) with WALVAULT_TEST_AWS=1, as `npm run test:contract` and `test:system` set it.
  */
-import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
+import { type BucketLocationConstraint, CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -21,13 +21,17 @@ export type Place = {
   remove(): Promise<void>;
   /** Port of the server behind it. */
   port?: number;
+  /** s3: the bucket's own name, and the URL of a vault in it, whose table is not there. */
+  bucket?: string;
+  url?: string;
 };
 
 export type BucketBackend = {
   name: string;
   start(): Promise<void>;
   stop(): Promise<void>;
-  make(): Promise<Place>;
+  /** @param region  of the bucket, where the kind has regions */
+  make(region?: string): Promise<Place>;
 };
 
 const nothing = async () => undefined;
@@ -60,17 +64,20 @@ function s3(name: string, startEmulator: () => Promise<Emulator>): BucketBackend
       emulator = await startEmulator();
     },
     stop: async () => emulator?.stop(),
-    async make() {
+    async make(region: string = CREDENTIALS.AWS_REGION) {
       const { endpoint, port } = emulator;
-      const bucket = await makeBucket(endpoint);
+      const bucket = await makeBucket(endpoint, ownName(), region);
       return {
         port,
+        bucket,
+        url: `s3://${bucket}/a/prefix?region=${region}&endpoint=${encodeURIComponent(endpoint)}`,
         open: (options = {}) =>
           s3Bucket(
             `s3://${bucket}/a/prefix`,
             {
               bucket,
               prefix: 'a/prefix',
+              region,
               endpoint: options.port === undefined ? endpoint : `http://127.0.0.1:${options.port}`,
             },
             options,
@@ -82,9 +89,18 @@ function s3(name: string, startEmulator: () => Promise<Emulator>): BucketBackend
 }
 
 /** A new bucket at this endpoint. */
-export async function makeBucket(endpoint: string, name = ownName()): Promise<string> {
-  const client = new S3Client({ endpoint, region: CREDENTIALS.AWS_REGION, forcePathStyle: true });
-  await client.send(new CreateBucketCommand({ Bucket: name }));
+export async function makeBucket(
+  endpoint: string,
+  name = ownName(),
+  region: string = CREDENTIALS.AWS_REGION,
+): Promise<string> {
+  const client = new S3Client({ endpoint, region, forcePathStyle: true });
+  // AWS's first region is the one that may not be named
+  const where =
+    region === 'us-east-1'
+      ? {}
+      : { CreateBucketConfiguration: { LocationConstraint: region as BucketLocationConstraint } };
+  await client.send(new CreateBucketCommand({ Bucket: name, ...where }));
   client.destroy();
   return name;
 }
