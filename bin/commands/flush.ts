@@ -4,6 +4,7 @@ import { duration } from '../../core/settings/kinds.ts';
 import type { SettingName } from '../../core/settings/settings.ts';
 import { flushPrimary, undoFlushHere, type FlushRequest } from '../../core/work/flush.ts';
 import type { FlushStep } from '../../core/work/flush-server.ts';
+import type { RelayWaitStep } from '../../core/work/wait-relay.ts';
 import { formatCount, formatDuration } from '../ui/format.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { untilSignalled } from '../until-signalled.ts';
@@ -20,6 +21,11 @@ export const GRACE_OPTION = {
   summary: 'how long a transaction may go on before its session is ended (default 10s)',
 };
 
+export const WITHOUT_DR_OPTION = {
+  flags: '--without-dr',
+  summary: 'do not wait for the vaults that follow this one by a relay',
+};
+
 export const flush: CommandRow = {
   path: 'flush',
   summary: 'stop the primary with everything in the vault; --undo goes back',
@@ -32,6 +38,8 @@ A trigger then loses nothing, and this server follows the new primary as it is.
 A failure, Ctrl-C or kill -9 at any place leaves a server that can be started; run again it goes on. A fast stop that
 does not end within --wait cannot be taken back: that is said, nothing is forced. A server that was stopped cleanly is
 flushed as well.
+Where a relay carries this vault to another (the DR vault), that one is waited for, too: the relay must live before anything
+is changed, and have brought all of it after the stop. Not in time: the flush stands, and the exit code is that of 'unreachable'.
 --undo: this server may start as the primary again; refused once a standby was triggered.`,
   options: [
     GRACE_OPTION,
@@ -40,6 +48,7 @@ flushed as well.
       summary: 'how long WAL may not arrive, and the stop may take (default 60s)',
     },
     { flags: '--undo', summary: 'end the flush: the next start is that of the primary' },
+    WITHOUT_DR_OPTION,
     { flags: '--logs', summary: "keep the server's log files in the vault, too" },
     { flags: '-y, --yes', summary: 'do not ask' },
   ],
@@ -69,10 +78,10 @@ flushed as well.
         onStep: (step) => context.say(flushWords(step, request.node)),
       }),
     );
-    const { already, lsn, segment, timeline, epoch, sessions, logs } = done;
+    const { already, lsn, segment, timeline, epoch, sessions, logs, relayedTo } = done;
     const tookMs = Date.now() - startedMs;
     context.answer(
-      { node: request.node, already, lsn, segment, timeline, epoch, sessions, logs, tookMs },
+      { node: request.node, already, lsn, segment, timeline, epoch, sessions, logs, relayedTo, tookMs },
       () =>
         already
           ? `${request.node} is flushed already: up to ${lsn} in ${segment}`
@@ -112,12 +121,17 @@ export function flushRequest(context: Context): FlushRequest {
     waitMs: context.duration('wait', '60s', WAIT),
     zstdLevel: settings.zstdLevel,
     logs: context.flag('logs'),
+    withoutDr: context.flag('withoutDr'),
   };
 }
 
 /** One line a step. */
-export function flushWords(step: FlushStep, node: string): string {
+export function flushWords(step: FlushStep | RelayWaitStep, node: string): string {
   switch (step.step) {
+    case 'relaying':
+      return `waiting until ${step.url} has it, too: it stands at ${step.lsn ?? 'nothing'}`;
+    case 'relayed':
+      return `${step.url} has everything up to ${step.lsn}`;
     case 'checking':
       return `switching the WAL segment of ${node}, to see it arrive in the vault`;
     case 'checked':

@@ -4,7 +4,7 @@ import { MAX_LAG_SEGMENTS, switchover, type SwitchoverStep } from '../../core/wo
 import { formatCount, formatDuration } from '../ui/format.ts';
 import type { CommandRow } from '../command.ts';
 import { untilSignalled } from '../until-signalled.ts';
-import { FLUSH_SETTINGS, flushRequest, flushWords, GRACE_OPTION } from './flush.ts';
+import { FLUSH_SETTINGS, flushRequest, flushWords, GRACE_OPTION, WITHOUT_DR_OPTION } from './flush.ts';
 
 export const switchoverCommand: CommandRow = {
   path: 'switchover',
@@ -19,6 +19,7 @@ can be started: it is a standby, with no new base backup. The way back (switchba
   options: [
     { flags: '--to <node>', summary: 'the standby that becomes the primary' },
     GRACE_OPTION,
+    WITHOUT_DR_OPTION,
     { flags: '--wait <duration>', summary: 'how long each step may take without getting on (default 60s)' },
     { flags: '-y, --yes', summary: 'do not ask' },
   ],

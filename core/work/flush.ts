@@ -5,6 +5,7 @@
  *   look     this node is the vault's primary, archiving works, the server can be flushed                  nothing changed
  *   refuse   nobody new is let in; sessions end; segment switch; fast stop                 (flush-server.ts) undone on a failure
  *   commit   what waits goes to the vault; standby.signal; the shutdown checkpoint as tail and latch        in this order
+ *   relay    wait until the vaults that follow this one have all of it, too                      (wait-relay.ts) the flush stands
  *
  * May be run again after a kill at any place: it looks up what stands. standby.signal comes before the latch, and `undoFlush` ends
  * the latch before standby.signal: a server that starts as the primary is one that the vault does not hold for flushed.
@@ -20,7 +21,7 @@ import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
 import { readControl as readControlFile, readPgdata, type Pgdata } from '../postgres/pgdata.ts';
 import type { ConnectOptions } from '../postgres/sql.ts';
 import { hasSignalFile, removeSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
-import { formatLsn } from '../wal/lsn.ts';
+import { formatLsn, parseLsn } from '../wal/lsn.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
 import { checkDatabase } from './configure.ts';
 import { crashPoint } from './crash-points.ts';
@@ -31,6 +32,7 @@ import { endRefusal, withFlushLock } from './refuse-connections.ts';
 import { findLogs, saveLogs } from './save-logs.ts';
 import { archiveWaiting, shutdownCheckpoint } from './stopped-wal.ts';
 import { commitTail, undoFlush } from './tail.ts';
+import { checkRelays, untilRelayed, type RelayWaitStep } from './wait-relay.ts';
 import { withoutAgent } from './without-agent.ts';
 import { settle, writerOf, type WriterSeat } from './writer.ts';
 
@@ -53,8 +55,10 @@ export type FlushRequest = NodeRequest & {
   logs?: boolean;
   /** The last word before anything is changed. @throws what forbids the flush */
   check?(): Promise<void>;
+  /** Do not wait for the vaults that follow this one. */
+  withoutDr?: boolean;
   signal?: AbortSignal;
-  onStep?: (step: FlushStep) => void;
+  onStep?: (step: FlushStep | RelayWaitStep) => void;
 };
 
 export type Flushed = {
@@ -70,16 +74,39 @@ export type Flushed = {
   refusedAtMs?: number;
   /** Keys of the log files that were kept; undefined where that was not asked for. */
   logs?: string[];
+  /** The vaults that have all of it, too; undefined where they were not waited for. */
+  relayedTo?: string[];
 };
 
 type Place = { pgdata: Pgdata; stateDir: string; seat: WriterSeat };
 
 /**
  * Flushes the primary of `request.pgdata`; one that was stopped cleanly, or whose flush was broken off, is flushed the rest of the way.
+ * Then waits until the vaults that follow this one have it all (`withoutDr`: not).
  *
  * @throws VaultError  why not; the hint begins with the state in which the server is left
  */
 export async function flushPrimary(cluster: Cluster, request: FlushRequest): Promise<Flushed> {
+  const flushed = await flushHere(cluster, request);
+  if (request.withoutDr === true) return flushed;
+  const goal = { timeline: flushed.timeline, lsn: parseLsn(flushed.lsn) };
+  try {
+    return { ...flushed, relayedTo: await untilRelayed(cluster, goal, request) };
+  } catch (error) {
+    const isAborted = error instanceof Error && error.name === 'AbortError';
+    if (!isAborted && !(error instanceof VaultError)) throw error;
+    const state = `${request.node} is flushed and stopped: that stands. The same command again waits on; 'walvault flush --undo' goes back.`;
+    if (!(error instanceof VaultError))
+      throw new VaultError('refused', 'broken off while the DR vault was waited for', {
+        hint: state,
+        cause: error,
+      });
+    const hint = error.hint === undefined ? state : `${state}\n      ${error.hint}`;
+    throw new VaultError(error.code, error.message, { hint, cause: error });
+  }
+}
+
+async function flushHere(cluster: Cluster, request: FlushRequest): Promise<Flushed> {
   const place = await openPlace(cluster, request);
   const { pgdata, stateDir } = place;
   return withFlushLock(stateDir, async () => {
@@ -133,6 +160,7 @@ async function stopRunning(
     stateDir,
     connection: { ...request.connection, pgdata: pgdata.path },
     async check(when) {
+      if (when === 'first' && request.withoutDr !== true) await checkRelays(cluster, request);
       if (when === 'first') await request.check?.();
       await checkWriter(cluster, seat);
     },

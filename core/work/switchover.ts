@@ -13,6 +13,7 @@ import { readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import type { FlushStep } from './flush-server.ts';
+import type { RelayWaitStep } from './wait-relay.ts';
 import { segmentsBehind } from './status.ts';
 import { triggerPromotion } from './trigger.ts';
 
@@ -23,6 +24,7 @@ const LOOK_EVERY_MS = 100;
 
 export type SwitchoverStep =
   | FlushStep
+  | RelayWaitStep
   | { step: 'target'; behind: number }
   | { step: 'flushed'; lsn: string; already: boolean }
   | { step: 'triggered'; epoch: number; already: boolean }
