@@ -130,8 +130,15 @@ export function decideArchive(
       `another server, or this one set back to an older state, has archived this name; compare the two before anything is removed`,
     );
   }
-  const fence = decideWriter(state.control, state.head, writer);
-  if (fence) return fence;
+  return decideWriter(state.control, state.head, writer) ?? decidePlace(state, file, segmentSize);
+}
+
+/** Where a file that the vault lacks belongs on the live branch, whoever brings it. */
+export function decidePlace(
+  state: Pick<ArchiveState, 'head' | 'lineage'>,
+  file: { name: string },
+  segmentSize: number,
+): ArchiveDecision {
   const name = parseWalName(file.name);
   if (name === undefined) return refuse('corrupt', `${file.name} is not the name of a WAL file`);
   if (name.kind === 'history') return decideHistory(state, name.timeline, file.name);
@@ -194,7 +201,11 @@ export function decideArchive(
   return { do: 'commit' };
 }
 
-function decideHistory(state: ArchiveState, timeline: number, file: string): ArchiveDecision {
+function decideHistory(
+  state: Pick<ArchiveState, 'head' | 'lineage'>,
+  timeline: number,
+  file: string,
+): ArchiveDecision {
   if (state.lineage.some((part) => part.timeline === timeline)) return { do: 'commit' };
   return refuse(
     'fenced',
