@@ -36,34 +36,16 @@ export function decideTrigger(
   const { to } = request;
   const active = decideActive(control);
   if (active) return active;
-  if (target === undefined)
-    return refuse('refused', `no node ${to} is known to this cluster`, `'walvault status' lists the nodes`);
   const pending = decidePending(head.promotion, request.supersede);
-  if (pending) return pending;
-  if (control.primary === to && !isPending(head.promotion))
+  if (target !== undefined && pending) return pending;
+  if (control.primary === to && target !== undefined && !isPending(head.promotion))
     return refuse(
       'refused',
       `${to} is the primary already, in epoch ${control.epoch}`,
       `'walvault status' shows where the cluster stands`,
     );
-  if (target.role !== 'standby')
-    return refuse(
-      'refused',
-      `${to} is not a standby (its last report says: ${target.role}${target.trouble === null ? '' : `; ${target.trouble}`})`,
-      `start it as a standby first`,
-    );
-  if (!target.consistent)
-    return refuse(
-      'refused',
-      `${to} has not reached the end of its base backup yet`,
-      `wait until 'walvault status' shows that it follows`,
-    );
-  if (target.trouble !== null)
-    return refuse(
-      'refused',
-      `${to} is not in order: ${target.trouble}`,
-      `choose another node, or re-create it with 'walvault standby create'`,
-    );
+  const unfit = decideTarget(target, to);
+  if (unfit) return unfit;
   const epoch = control.epoch + 1;
   return {
     do: 'trigger',
@@ -85,13 +67,41 @@ export function decideTrigger(
   };
 }
 
+/** Can this node become the primary? By its own last report. */
+export function decideTarget(target: NodeRow | undefined, to: string): Refused | undefined {
+  if (target === undefined)
+    return refuse('refused', `no node ${to} is known to this cluster`, `'walvault status' lists the nodes`);
+  if (target.role !== 'standby')
+    return refuse(
+      'refused',
+      `${to} is not a standby (its last report says: ${target.role}${target.trouble === null ? '' : `; ${target.trouble}`})`,
+      `start it as a standby first`,
+    );
+  if (!target.consistent)
+    return refuse(
+      'refused',
+      `${to} has not reached the end of its base backup yet`,
+      `wait until 'walvault status' shows that it follows`,
+    );
+  if (target.trouble !== null)
+    return refuse(
+      'refused',
+      `${to} is not in order: ${target.trouble}`,
+      `choose another node, or re-create it with 'walvault standby create'`,
+    );
+  return undefined;
+}
+
 function decideActive(control: Control): Refused | undefined {
   return control.role === 'active'
     ? undefined
     : refuse('refused', `this vault is a ${control.role}, not active`, `name the active vault with --vault`);
 }
 
-function decidePending(promotion: Promotion | null, supersede: number | undefined): Refused | undefined {
+export function decidePending(
+  promotion: Promotion | null,
+  supersede: number | undefined,
+): Refused | undefined {
   if (!isPending(promotion)) return undefined;
   if (supersede === promotion.epoch) return undefined;
   return refuse(

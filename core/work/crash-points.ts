@@ -57,6 +57,40 @@ export const CRASH_POINTS = [
   'switchover-flushed',
   /** Switchover: the trigger is in the vault, nobody waits for it. */
   'switchover-triggered',
+  /** Relay: an object is in the replica's bucket, its row is not in the manifest. */
+  'relay-copied',
+  /** Relay: rows are in the replica, nobody was told how far it is. */
+  'relay-committed',
+  /** Relay: the object of a history is there, its row and the head that goes over to it are not. */
+  'relay-history',
+  /** Relay: all objects of a backup are there, its row is not. */
+  'relay-backup',
+  /** Disaster: the old vault is fenced, the replica has not been told. */
+  'takeover-fenced',
+  /** Disaster: the replica has the new epoch and everything that could be had, it is not active. */
+  'takeover-raised',
+  /** Disaster: the replica is active and the trigger stands, nobody waits for it. */
+  'takeover-active',
+  /** First contact: the active vault has the common epoch, the other one does not know. */
+  'converge-raised',
+  /** First contact: the other vault is converging, nothing was set aside. */
+  'converge-marked',
+  /** First contact: some rows are set aside. */
+  'converge-aside',
+  /** First contact: the other vault is a replica, the active one still says that it supersedes. */
+  'converge-replica',
+  /** Spill: the object is in the replica's bucket, its row is not. */
+  'spill-stored',
+  /** Spill: the rows are in the replica, no marker is written. */
+  'spill-committed',
+  /** Spills on their way home: objects are in the active vault's bucket, their rows are not. */
+  'spill-copied-home',
+  /** Spills on their way home: some rows are there. */
+  'spill-home',
+  /** Spills that become the replica's own: some are. */
+  'spill-adopted',
+  /** Spills that become salvage: objects are copied, the rows are spills still. */
+  'spill-copied-aside',
 ] as const;
 
 export type CrashPoint = (typeof CRASH_POINTS)[number];

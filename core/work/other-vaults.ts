@@ -27,7 +27,9 @@ export type SeenVault = {
 
 /** Every other vault that `status` names, each once: the vault it follows or is to follow first. */
 export function namedVaults(
-  status: Pick<Status, 'source' | 'supersedes' | 'supersededBy' | 'direct' | 'relays' | 'vault'>,
+  status: Pick<Status, 'source' | 'supersedes' | 'supersededBy' | 'direct' | 'vault'> & {
+    relays: readonly { vault: VaultRef }[];
+  },
 ): VaultRef[] {
   const named = [
     status.source,

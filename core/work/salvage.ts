@@ -182,7 +182,7 @@ function wasDropped(name: string, head: Head, horizon: HoldsRow['horizon'], segm
 }
 
 /** Object first, then row; there already with these bytes is fine. */
-async function putAside(
+export async function putAside(
   cluster: Cluster,
   origin: { node: string; epoch: number },
   file: { file: string; bytes: Buffer; endLsn: string | null },

@@ -2,7 +2,7 @@
  * The protocol on every backend: what a commit, a trigger, a seal and an open promise while others do theirs, answers are lost and
  * writers sleep between their read and their commit.
  */
-import { keys, type HistoryRow, type Promotion, type WalRow } from '../../core/cluster/facts.ts';
+import { keys, type HistoryRow, type WalRow } from '../../core/cluster/facts.ts';
 import { VaultError } from '../../core/errors.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { readBranch } from '../../core/work/branch.ts';
@@ -26,19 +26,10 @@ import {
   type Wire,
 } from '../harness/fake-node.ts';
 import { vaultKinds } from '../harness/open-vaults.ts';
+import { historyText, lsnOf, lsnText, names, promote } from '../harness/promotions.ts';
 import { SEGMENT_SIZE, segmentBytes } from '../harness/segments.ts';
 
-const lsnOf = (number: number) => BigInt(number) * BigInt(SEGMENT_SIZE);
-const lsnText = (number: number) => `0/${(number * SEGMENT_SIZE).toString(16).toUpperCase()}`;
-const historyText = (forkSegment: number, parent = 1) =>
-  `${parent}\t${lsnText(forkSegment)}\tno recovery target specified\n`;
-
-async function rows(cluster: Cluster): Promise<string[]> {
-  const names: string[] = [];
-  for await (const row of cluster.vault.manifest.query({ pk: cluster.partition, from: 'wal#', to: 'wal$' }))
-    names.push(row.sk.slice(4));
-  return names;
-}
+const rows = (cluster: Cluster) => names(cluster);
 
 /** What must hold at any moment: rows of a timeline lie one behind the other, and each row's object has its bytes. */
 async function expectSound(cluster: Cluster): Promise<void> {
@@ -59,27 +50,6 @@ async function triggerlessChange(cluster: Cluster): Promise<void> {
   await cluster.vault.manifest.transact([
     { do: 'put', row: asRow({ ...head, rev: head.rev + 1 }), when: { rev: head.rev } },
   ]);
-}
-
-async function promote(
-  cluster: Cluster,
-  node: FakeNode,
-  forkSegment: number,
-  mode: 'smart' | 'fast' = 'smart',
-): Promise<Promotion> {
-  await triggerPromotion(cluster, { mode, to: node.seat.node });
-  const { head, histories } = await readBranch(cluster);
-  const sealed = await sealPromotion(node.cluster, {
-    node: node.seat.node,
-    timeline: head.timeline,
-    lsn: lsnOf(forkSegment),
-  });
-  const before = histories.get(head.timeline)?.text ?? '';
-  await openPromotion(node.cluster, node.seat, {
-    timeline: sealed.reserved!,
-    historyText: before + historyText(forkSegment, head.timeline),
-  });
-  return sealed;
 }
 
 describe.each(vaultKinds)('protocol on $name', (kind) => {

@@ -1,0 +1,165 @@
+/**
+ * First contact after a disaster: which epoch two vaults have in common, and what of the old one is not of the live branch.
+ *
+ * Pure. Modelled: epochs of two vaults that did not see each other prove nothing, so the vault that took over supersedes the other
+ * whatever the numbers are; and without setting the dead branch aside the two can never agree again.
+ */
+import { formatLsn, parseLsn } from '../wal/lsn.ts';
+import { isSegmentName, parseWalName, segmentAt, segmentEnd, segmentStart } from '../wal/name.ts';
+import { segmentsFrom } from '../wal/lineage.ts';
+import type { BackupRow, Control, Head } from './facts.ts';
+import type { Side } from './decide-relay.ts';
+
+export type Meeting =
+  /** The active vault first: its epoch and its highest timeline number must be those of both. */
+  | { do: 'raise'; control: Control; head: Head }
+  /** A promotion there still counts on its epoch: it opens first. */
+  | { do: 'wait'; message: string }
+  | { do: 'mark'; control: Control; head: Head }
+  | { do: 'set aside' };
+
+/** @param other  the vault that shall be a replica of `active` (which may itself be one, in a chain) */
+export function decideMeeting(active: Side, other: Side, at: string): Meeting {
+  const [mine, theirs] = [active.control, other.control];
+  if (theirs.role === 'converging' && theirs.epoch <= mine.epoch) return { do: 'set aside' };
+  const epoch = mine.epoch > theirs.epoch ? mine.epoch : Math.max(mine.epoch, theirs.epoch) + 1;
+  const lastTimeline = Math.max(active.head.lastTimeline, other.head.lastTimeline);
+  if (mine.role === 'active' && (epoch !== mine.epoch || lastTimeline !== active.head.lastTimeline)) {
+    const { promotion } = active.head;
+    if (promotion !== null && promotion.state !== 'open') {
+      return {
+        do: 'wait',
+        message: `the promotion of ${promotion.node} in ${active.url} is ${promotion.state}: its epoch, ${promotion.epoch}, stays until it is open`,
+      };
+    }
+    return {
+      do: 'raise',
+      // the primary stays who it is: `reign` is not touched, and its nonce proves it
+      control: { ...mine, rev: mine.rev + 1, epoch },
+      head: { ...active.head, rev: active.head.rev + 1, epoch, lastTimeline },
+    };
+  }
+  const ref = { id: mine.vaultId, url: active.url };
+  return {
+    do: 'mark',
+    control: {
+      ...theirs,
+      rev: theirs.rev + 1,
+      epoch: mine.epoch,
+      reign: mine.reign,
+      primary: mine.primary,
+      role: 'converging',
+      source: ref,
+      supersededBy: theirs.role === 'active' ? { ...ref, epoch: mine.epoch, at } : theirs.supersededBy,
+      ...{ supersedes: null, direct: null, trigger: null },
+    },
+    head: {
+      ...other.head,
+      rev: other.head.rev + 1,
+      epoch: mine.epoch,
+      lastTimeline,
+      // nothing is there until it is known what is: a standby is told to ask again
+      timeline: other.lineage[0]?.timeline ?? 1,
+      ...{ lsn: null, firstLsn: null, lastFile: null, tail: null },
+      ...{ promotion: null, flush: null, writer: null },
+    },
+  };
+}
+
+/**
+ * A row of the old vault that the active one lacks: of the live branch all the same? Only where it is older than all that the active
+ * vault still holds: retention took it there.
+ *
+ * @param oldest  name of the oldest segment on the live branch that the active vault holds
+ */
+export function isOlderThanAll(
+  active: Side,
+  name: string,
+  oldest: string | undefined,
+  segmentSize: number,
+): boolean {
+  if (oldest === undefined || parseWalName(name)?.kind === 'history') return false;
+  const timeline = Number.parseInt(name.slice(0, 8), 16);
+  const part = active.lineage.find((one) => one.timeline === timeline);
+  if (part === undefined) return false;
+  const segment = name.slice(0, 24);
+  const end = segmentEnd(segment, segmentSize);
+  return (part.ends === null || end <= part.ends) && end <= segmentStart(oldest, segmentSize);
+}
+
+/**
+ * A backup that ended on the live branch can still be followed to its end.
+ *
+ * @param history  of its timeline, as the vault that holds the backup has it
+ */
+export function isBackupLive(active: Side, backup: BackupRow, history: string | undefined): boolean {
+  const part = active.lineage.find(({ timeline }) => timeline === backup.timeline);
+  if (part === undefined || active.histories.get(backup.timeline) !== history) return false;
+  const stop = parseLsn(backup.stopLsn ?? backup.startLsn);
+  if (part.ends !== null) return stop <= part.ends;
+  const ends = [active.head.lsn, active.head.tail?.lsn].flatMap((lsn) =>
+    lsn == null ? [] : [parseLsn(lsn)],
+  );
+  return ends.some((end) => stop <= end);
+}
+
+/**
+ * Where the head of the old vault stands once the dead branch is aside: behind the last row in an unbroken line of the live branch.
+ *
+ * @param held  names of the rows that are left
+ */
+export function headAfter(active: Side, before: Head, held: readonly string[], segmentSize: number): Head {
+  const names = new Set(held.filter(isSegmentName));
+  const first = [...names].sort(bySegment)[0];
+  const base: Head = {
+    ...before,
+    rev: before.rev + 1,
+    timeline: active.lineage[0]?.timeline ?? 1,
+    ...{
+      lsn: null,
+      firstLsn: null,
+      lastFile: null,
+      tail: null,
+      spill: null,
+      promotion: null,
+      flush: null,
+      writer: null,
+    },
+  };
+  if (first === undefined) return base;
+  let last: string | undefined;
+  const begin = segmentStart(first, segmentSize);
+  for (const name of segmentsFrom(active.lineage, begin, segmentSize)) {
+    // A fork in the middle of a segment: the older timeline may hold that stretch too, which is not missed.
+    if (!names.has(name)) break;
+    last = name;
+  }
+  if (last === undefined) return { ...base, timeline: Number.parseInt(first.slice(0, 8), 16) };
+  return {
+    ...base,
+    timeline: Number.parseInt(last.slice(0, 8), 16),
+    lsn: formatLsn(segmentEnd(last, segmentSize)),
+    firstLsn: formatLsn(begin),
+    lastFile: last,
+  };
+}
+
+/** In the order of the log: by place first, then by timeline. */
+function bySegment(one: string, other: string): number {
+  const key = (name: string): string => `${name.slice(8, 24)}${name.slice(0, 8)}`;
+  return key(one) < key(other) ? -1 : 1;
+}
+
+/** The oldest segment of the live branch among `held`; undefined: none. */
+export function oldestOf(active: Side, held: Iterable<string>, segmentSize: number): string | undefined {
+  let oldest: string | undefined;
+  for (const name of held) {
+    if (!isSegmentName(name)) continue;
+    const start = segmentStart(name, segmentSize);
+    const part = active.lineage.find(({ timeline }) => timeline === Number.parseInt(name.slice(0, 8), 16));
+    if (part === undefined || (part.ends !== null && start >= part.ends)) continue;
+    if (segmentAt(part.timeline, start, segmentSize) !== name) continue;
+    if (oldest === undefined || bySegment(name, oldest) < 0) oldest = name;
+  }
+  return oldest;
+}

@@ -1,0 +1,301 @@
+/**
+ * The first contact of a vault that took over with the one whose place it took: that one becomes a replica, one transaction per vault,
+ * the active one first. What it holds and the active vault does not know is set aside: listed, never served, never relayed.
+ *
+ *   raise      common epoch and highest timeline number, in the active vault
+ *   mark       the other: converging, of that epoch; from here on nothing is archived there
+ *   set aside  rows and histories of the dead branch, in batches
+ *   replica    its head stands where the live branch ends there; then the active vault forgets that it supersedes
+ *
+ * Killed anywhere it is done again from what stands. Run by `walvault relay`, by the agent of the new primary, or a function.
+ */
+import { VaultError } from '../errors.ts';
+import {
+  decideMeeting,
+  headAfter,
+  isBackupLive,
+  isOlderThanAll,
+  oldestOf,
+} from '../cluster/decide-converge.ts';
+import {
+  keys,
+  type AsideRow,
+  type BackupRow,
+  type HistoryRow,
+  type TailRow,
+  type WalRow,
+} from '../cluster/facts.ts';
+import { after, type Change, type Row } from '../vault/manifest.ts';
+import { formatLsn } from '../wal/lsn.ts';
+import { isSegmentName, segmentEnd } from '../wal/name.ts';
+import { asRow, changing, eventChange, readControl, readHead, type Cluster } from './cluster.ts';
+import { COMMIT_BATCH } from './commit.ts';
+import { crashPoint } from './crash-points.ts';
+import { putControlObject } from './init.ts';
+import { readSide, type Reading } from './replica.ts';
+import { putAside } from './salvage.ts';
+import { asWalRow } from './tail.ts';
+
+const FILES = ['wal#', 'spill#', 'tail#'] as const;
+
+/**
+ * Makes `other` a replica of `active` (or, in a chain, of a replica with the newer epoch). Done already: nothing is changed.
+ *
+ * @returns how many rows were set aside by this call
+ * @throws VaultError busy (a promotion must open first) | unreachable
+ */
+export async function converge(active: Cluster, other: Cluster): Promise<{ aside: number }> {
+  await meet(active, other);
+  const aside = await setAsideDead(active, other);
+  await becomeReplica(active, other);
+  await clearSuperseded(active, other);
+  return { aside };
+}
+
+async function meet(active: Cluster, other: Cluster): Promise<void> {
+  for (let marked = false; !marked;) {
+    marked = await changing<boolean>(
+      async () => {
+        const theirs = await readSide(other);
+        const mine = await readSide(active);
+        const at = new Date().toISOString();
+        const decision = decideMeeting(mine, theirs, at);
+        if (decision.do === 'set aside') return { result: true };
+        if (decision.do === 'wait')
+          throw new VaultError('busy', decision.message, { hint: `'walvault status' shows how it gets on.` });
+        const [side, cluster] = decision.do === 'raise' ? [mine, active] : [theirs, other];
+        await putControlObject(cluster, decision.control);
+        const text =
+          decision.do === 'raise'
+            ? `epoch ${decision.control.epoch}, for this vault and ${other.vault.url} together`
+            : `superseded by ${active.vault.url}: what it does not know is set aside, epoch ${decision.control.epoch} (was ${theirs.control.epoch}, ${theirs.control.primary ?? 'no'} primary)`;
+        return {
+          result: decision.do === 'mark',
+          changes: [
+            { do: 'put', row: asRow(decision.control), when: { rev: side.control.rev } },
+            { do: 'put', row: asRow(decision.head), when: { rev: side.head.rev } },
+            eventChange(cluster, {
+              at,
+              kind: 'meeting',
+              node: decision.control.primary,
+              epoch: decision.control.epoch,
+              text,
+            }),
+          ],
+        };
+      },
+      async (changes) => {
+        const first = changes[0];
+        const cluster = first?.do === 'put' && first.row['role'] === 'converging' ? other : active;
+        return cluster.vault.manifest.transact(changes);
+      },
+    );
+    crashPoint(marked ? 'converge-marked' : 'converge-raised');
+  }
+}
+
+/** Everything that the active vault does not hold with the same content, in batches; each row is looked up there before it goes. */
+async function setAsideDead(active: Cluster, other: Cluster): Promise<number> {
+  const mine = await readSide(active);
+  const theirs = await readSide(other);
+  if (theirs.control.role !== 'converging') return 0;
+  await failDeadBackups(mine, theirs);
+  let aside = await setAsideHistories(active, theirs);
+  const oldest = oldestOf(mine, await namesOf(active), other.segmentSize);
+  for (const prefix of FILES) {
+    let batch: Change[] = [];
+    const flush = async (): Promise<void> => {
+      if (batch.length === 0) return;
+      await changeConverging(theirs, batch);
+      aside += batch.filter((change) => change.do === 'delete').length;
+      batch = [];
+      crashPoint('converge-aside');
+    };
+    for await (const row of differing(active, other, prefix)) {
+      const name = fileNameOf(row);
+      if (prefix === 'wal#' && isOlderThanAll(mine, name, oldest, other.segmentSize)) continue;
+      batch.push(...asideChanges(other, row));
+      if (batch.length >= 2 * COMMIT_BATCH) await flush();
+    }
+    await flush();
+  }
+  return aside;
+}
+
+/** Rows of `other` under a prefix that `active` lacks, or holds with another content. A range only points at them; each is then read. */
+async function* differing(active: Cluster, other: Cluster, prefix: string): AsyncGenerator<Row, void> {
+  const range = (cluster: Cluster) =>
+    cluster.vault.manifest.query({ pk: cluster.partition, from: prefix, to: after(prefix) });
+  const held = range(active)[Symbol.asyncIterator]();
+  let next = await held.next();
+  for await (const row of range(other)) {
+    while (next.done !== true && next.value.sk < row.sk) next = await held.next();
+    if (next.done !== true && next.value.sk === row.sk && isSame(row, next.value)) continue;
+    const there = await active.vault.manifest.get({ pk: active.partition, sk: row.sk });
+    if (there === undefined || !isSame(row, there)) yield row;
+  }
+}
+
+const isSame = (one: Row, other: Row): boolean =>
+  one['sha256'] === other['sha256'] && one['endLsn'] === other['endLsn'];
+
+const fileNameOf = (row: Row): string =>
+  typeof row['segment'] === 'string' ? row['segment'] : row.sk.slice(row.sk.indexOf('#') + 1);
+
+/** The row goes, and stands again as salvage of its node and epoch; its object stays where it is. */
+export function asideChanges(cluster: Cluster, row: Row): Change[] {
+  const isTail = row.sk.startsWith('tail#');
+  const wal = isTail ? asWalRow(cluster, row as unknown as TailRow) : (row as unknown as WalRow);
+  const file = fileNameOf(row);
+  const origin = { epoch: wal.epoch, node: wal.node };
+  const endLsn = isTail
+    ? (row as unknown as TailRow).endLsn
+    : isSegmentName(file)
+      ? formatLsn(segmentEnd(file, cluster.segmentSize))
+      : null;
+  const { key, sha256, sizeBytes, storedBytes, compression } = wal;
+  const aside: AsideRow = {
+    ...keys.aside(cluster.partition, origin, file, sha256),
+    rev: 1,
+    file,
+    ...{ key, sha256, sizeBytes, storedBytes, compression },
+    ...origin,
+    endLsn,
+    savedAt: new Date().toISOString(),
+  };
+  return [
+    { do: 'put', row: asRow(aside), when: 'any' },
+    { do: 'delete', key: { pk: row.pk, sk: row.sk }, when: { rev: row.rev } },
+  ];
+}
+
+/** On condition that the vault still converges, in just this epoch. */
+async function changeConverging(theirs: Reading, changes: readonly Change[]): Promise<void> {
+  const { cluster, control } = theirs;
+  const outcome = await cluster.vault.manifest.transact([
+    { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
+    ...changes,
+  ]);
+  if (!outcome.done) {
+    throw new VaultError('busy', `${cluster.vault.url} was changed while its dead branch was set aside`, {
+      hint: 'Another sweep is at it, or a trigger: it is taken up again from what stands.',
+    });
+  }
+}
+
+/** A history has its text in the row: that text is the salvage. */
+async function setAsideHistories(active: Cluster, theirs: Reading): Promise<number> {
+  const { cluster } = theirs;
+  let count = 0;
+  for await (const found of cluster.vault.manifest.query({
+    pk: cluster.partition,
+    from: 'history#',
+    to: after('history#'),
+  })) {
+    const row = found as unknown as HistoryRow;
+    const held = await active.vault.manifest.get(keys.history(active.partition, row.timeline));
+    if (held?.text === row.text) continue;
+    const file = `${row.sk.slice('history#'.length)}.history`;
+    await putAside(
+      cluster,
+      { node: row.node, epoch: row.epoch },
+      { file, bytes: Buffer.from(row.text), endLsn: null },
+      1,
+    );
+    await changeConverging(theirs, [
+      { do: 'delete', key: { pk: row.pk, sk: row.sk }, when: { rev: row.rev } },
+    ]);
+    count++;
+  }
+  return count;
+}
+
+/** A backup of the dead branch leads nowhere, and so does one that was still being taken. */
+async function failDeadBackups(mine: Reading, theirs: Reading): Promise<void> {
+  const { cluster } = theirs;
+  for await (const found of cluster.vault.manifest.query({
+    pk: cluster.partition,
+    from: 'backup#',
+    to: after('backup#'),
+  })) {
+    const row = found as unknown as BackupRow;
+    const history = await cluster.vault.manifest.get(keys.history(cluster.partition, row.timeline));
+    const isLive = isBackupLive(mine, row, history?.['text'] as string | undefined);
+    if (row.state === 'failed' || (row.state === 'complete' && isLive)) continue;
+    await changeConverging(theirs, [
+      { do: 'put', row: asRow({ ...row, rev: row.rev + 1, state: 'failed' }), when: { rev: row.rev } },
+    ]);
+  }
+}
+
+async function namesOf(cluster: Cluster): Promise<string[]> {
+  const names: string[] = [];
+  for await (const row of cluster.vault.manifest.query({
+    pk: cluster.partition,
+    from: 'wal#',
+    to: after('wal#'),
+  }))
+    names.push(row.sk.slice('wal#'.length));
+  return names;
+}
+
+async function becomeReplica(active: Cluster, other: Cluster): Promise<void> {
+  const mine = await readSide(active);
+  await changing<void>(
+    async () => {
+      const control = await readControl(other);
+      if (control.role !== 'converging') return { result: undefined };
+      const head = await readHead(other);
+      const next = headAfter(mine, head, await namesOf(other), other.segmentSize);
+      return {
+        result: undefined,
+        changes: [
+          {
+            do: 'put',
+            row: asRow({ ...control, rev: control.rev + 1, role: 'replica' }),
+            when: { rev: control.rev },
+          },
+          { do: 'put', row: asRow(next), when: { rev: head.rev } },
+          eventChange(other, {
+            at: new Date().toISOString(),
+            kind: 'converged',
+            node: control.primary,
+            epoch: control.epoch,
+            text: `a replica of ${active.vault.url} from ${next.lsn ?? 'its beginning'} on timeline ${next.timeline}`,
+          }),
+        ],
+      };
+    },
+    (changes) => other.vault.manifest.transact(changes),
+  );
+  crashPoint('converge-replica');
+}
+
+/** Once the other is a replica of it, the active vault need not look for it any more. */
+export async function clearSuperseded(active: Cluster, other: Cluster): Promise<void> {
+  const { vaultId } = await readControl(other);
+  await changing<void>(
+    async () => {
+      const control = await readControl(active);
+      if (control.supersedes?.id !== vaultId) return { result: undefined };
+      return {
+        result: undefined,
+        changes: [
+          {
+            do: 'put',
+            row: asRow({ ...control, rev: control.rev + 1, supersedes: null }),
+            when: { rev: control.rev },
+          },
+          eventChange(active, {
+            at: new Date().toISOString(),
+            kind: 'superseded',
+            node: control.primary,
+            epoch: control.epoch,
+            text: `${other.vault.url} is a replica now`,
+          }),
+        ],
+      };
+    },
+    (changes) => active.vault.manifest.transact(changes),
+  );
+}

@@ -1,0 +1,384 @@
+/**
+ * The rows of a live branch, carried from one vault into its replica: objects first, each verified, then rows in the order of the WAL,
+ * a timeline's history before any row of it. A replica has the same right to be followed as its source: no hole, no other bytes.
+ */
+import { VaultError } from '../errors.ts';
+import { tailSegment } from '../cluster/decide-archive.ts';
+import { keys, type Head, type TailRow, type WalRow } from '../cluster/facts.ts';
+import { after, type Change } from '../vault/manifest.ts';
+import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
+import { isSegmentName, segmentAt, segmentEnd } from '../wal/name.ts';
+import { timelineAt } from '../wal/lineage.ts';
+import { asRow, eventChange, putEvent, type Cluster } from './cluster.ts';
+import { copyWalObject } from './copy-object.ts';
+import { crashPoint } from './crash-points.ts';
+import type { Reading, Target } from './replica.ts';
+import { asWalRow, readTail } from './tail.ts';
+
+export type RelayStep =
+  | { step: 'rows'; rows: number; bytes: number; lastFile: string }
+  | { step: 'history'; timeline: number; fork: string }
+  | { step: 'tail'; segment: string; lsn: string }
+  | { step: 'backup'; id: string; objects: number; of: number; bytes: number }
+  | { step: 'facts'; epoch: number; primary: string | null }
+  | { step: 'home'; files: number }
+  | { step: 'salvage'; files: number }
+  | { step: 'aside'; rows: number }
+  | { step: 'turned'; message: string };
+
+export type CarryOptions = {
+  /** Objects on their way at a time. */
+  parallel: number;
+  signal?: AbortSignal;
+  onStep(step: RelayStep): void;
+};
+
+/** Rows of one transaction: each may be two changes (a row for a spilled one), and some .partial or .backup may lie between. */
+const BATCH = 28;
+
+/** Carries everything from the target's head up to the source's as it was read. @throws VaultError hole | conflict | corrupt | unreachable; Outrun */
+export async function carryBranch(source: Reading, target: Target, options: CarryOptions): Promise<void> {
+  const { lineage, head } = source;
+  if (head.lsn === null && head.tail === null) return;
+  let index = lineage.findIndex(({ timeline }) => timeline === target.head.timeline);
+  if (target.head.lsn === null) {
+    const first = await firstSegment(source);
+    const begin = lineage.findIndex(({ timeline }) => timeline === Number.parseInt(first.slice(0, 8), 16));
+    for (; index < begin; index++) await openTimeline(source, target, index + 1, null, options);
+    await carryTimeline(source, target, index, first, options);
+  } else {
+    await carryTimeline(source, target, index, undefined, options);
+  }
+  for (index += 1; index < lineage.length; index++) {
+    await openTimeline(source, target, index, lineage[index]!.begins, options);
+    await carryTimeline(source, target, index, undefined, options);
+  }
+}
+
+/** The oldest segment of the live branch that the source still holds. */
+async function firstSegment({ cluster, head, lineage }: Reading): Promise<string> {
+  const { segmentSize } = cluster;
+  const from = parseLsn(head.firstLsn ?? head.lsn ?? '0/0');
+  const name = segmentAt(timelineAt(lineage, from, segmentSize), from, segmentSize);
+  if ((await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) !== undefined) return name;
+  for (const { timeline, ends } of lineage) {
+    const prefix = `wal#${hex8(timeline)}`;
+    for await (const row of cluster.vault.manifest.query({
+      pk: cluster.partition,
+      from: prefix,
+      to: after(prefix),
+    })) {
+      const held = row.sk.slice('wal#'.length);
+      if (!isSegmentName(held)) continue;
+      if (ends === null || segmentEnd(held, segmentSize) <= ends) return held;
+      break; // past the fork: the newer timeline has this stretch
+    }
+  }
+  return name; // only a tail lies there so far
+}
+
+const hex8 = (timeline: number): string => timeline.toString(16).toUpperCase().padStart(8, '0');
+
+/** The child's history, in one transaction with the head that goes over to it. */
+async function openTimeline(
+  source: Reading,
+  target: Target,
+  index: number,
+  fork: Lsn | null,
+  options: CarryOptions,
+): Promise<void> {
+  const { timeline, begins } = source.lineage[index]!;
+  const row = source.rows.get(timeline);
+  if (row === undefined) {
+    throw new VaultError('corrupt', `${source.url} is on timeline ${timeline} but holds no history of it`);
+  }
+  const { cluster } = target.side;
+  await cluster.vault.bucket.putOnce(row.key, Buffer.from(row.text));
+  crashPoint('relay-history');
+  const opened = { ...row, pk: cluster.partition, rev: 1 };
+  const held = await cluster.vault.manifest.get(keys.history(cluster.partition, timeline));
+  if (held !== undefined && held.text !== row.text)
+    throw await conflict(source, target, `${hex8(timeline)}.history`);
+  const moved: Partial<Head> = fork === null ? {} : { lsn: formatLsn(fork), tail: null };
+  await target.commit(
+    [
+      ...(held === undefined ? [{ do: 'put', row: asRow(opened), when: 'absent' } as const] : []),
+      eventChange(cluster, {
+        at: new Date().toISOString(),
+        kind: 'timeline',
+        node: row.node,
+        epoch: row.epoch,
+        text: `timeline ${timeline}, forked at ${row.forkLsn}, came from ${source.url}`,
+      }),
+    ],
+    { head: { ...facts(source, target), ...moved, timeline }, opened },
+  );
+  options.onStep({ step: 'history', timeline, fork: formatLsn(fork ?? begins) });
+}
+
+/** What of the source's head the replica's own takes along with each commit. */
+function facts(source: Reading, target: Target): Partial<Head> {
+  const { epoch, lastTimeline } = source.head;
+  return { epoch, lastTimeline: Math.max(lastTimeline, target.head.lastTimeline) };
+}
+
+/**
+ * The segments of one timeline up to its fork, or up to the source's head; then what lies beside them (.partial, .backup) and its tail.
+ *
+ * @param first  where the replica begins, when it has nothing yet
+ */
+async function carryTimeline(
+  source: Reading,
+  target: Target,
+  index: number,
+  first: string | undefined,
+  options: CarryOptions,
+): Promise<void> {
+  const { lineage, cluster } = source;
+  const { segmentSize } = cluster;
+  const { timeline, ends } = lineage[index]!;
+  const child = lineage[index + 1];
+  const whole = child !== undefined && source.rows.get(child.timeline)?.forkSegmentWhole === true;
+  /** Exclusive: where the last whole segment of this timeline ends. */
+  const size = BigInt(segmentSize);
+  const stop: Lsn | null =
+    ends === null ? (source.head.lsn === null ? null : parseLsn(source.head.lsn)) : ends - (ends % size);
+  for (let name = first ?? nextName(target, segmentSize); ; name = nextName(target, segmentSize)) {
+    options.signal?.throwIfAborted();
+    const names: string[] = [];
+    let next = name;
+    while (stop !== null && segmentEnd(next, segmentSize) <= stop && names.length < BATCH) {
+      names.push(next);
+      next = segmentAt(timeline, segmentEnd(next, segmentSize), segmentSize);
+    }
+    if (names.length === 0) break;
+    await carryBatch(source, target, names, options);
+  }
+  // Beside the chain: what no segment follows. The segment that holds the fork too, where it is whole: its row has no successor here.
+  const beside: WalRow[] = [];
+  const { lsn } = target.head;
+  const at = lsn === null ? null : ends !== null && ends < parseLsn(lsn) ? ends : parseLsn(lsn);
+  const from = at === null ? `wal#${hex8(timeline)}` : `wal#${segmentAt(timeline, at, segmentSize)}`;
+  for await (const row of cluster.vault.manifest.query({
+    pk: cluster.partition,
+    from,
+    to: after(`wal#${hex8(timeline)}`),
+  })) {
+    const name = row.sk.slice('wal#'.length);
+    const holdsFork = ends !== null && ends % size !== 0n && name === segmentAt(timeline, ends, segmentSize);
+    if (!isSegmentName(name) || (holdsFork && whole)) beside.push(row as unknown as WalRow);
+    if (beside.length >= BATCH) break;
+  }
+  await putBeside(source, target, beside, options);
+  await carryTail(source, target, timeline, options);
+}
+
+/** The next segment of the replica's own timeline. */
+function nextName(target: Target, segmentSize: number): string {
+  const { lsn, timeline } = target.head;
+  return segmentAt(timeline, parseLsn(lsn ?? '0/0'), segmentSize);
+}
+
+async function carryBatch(
+  source: Reading,
+  target: Target,
+  names: readonly string[],
+  options: CarryOptions,
+): Promise<void> {
+  const { cluster } = source;
+  const last = names.at(-1)!;
+  const window = new Map<string, WalRow>();
+  for await (const row of cluster.vault.manifest.query({
+    pk: cluster.partition,
+    from: `wal#${names[0]}`,
+    to: `wal#${last}~`,
+  }))
+    window.set(row.sk.slice('wal#'.length), row as unknown as WalRow);
+  for (const name of names) {
+    // A range may lack a row that is there: absence is what a read of that very row says.
+    const row =
+      window.get(name) ??
+      ((await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined);
+    if (row === undefined) {
+      throw new VaultError('hole', `${source.url} lacks ${name}, which ${target.side.url} needs next`, {
+        hint: `it was removed before it was relayed, or lies in a gap: make the replica anew from ${source.url}`,
+      });
+    }
+    window.set(name, row);
+  }
+  const rows = [...window].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, row]) => row);
+  const copied = await copyRows(source, target, rows, options);
+  const { segmentSize } = cluster;
+  const lsn = segmentEnd(last, segmentSize);
+  const { head } = target;
+  const grown = names.includes(tailSegment(head, segmentSize) ?? '');
+  const spilled = head.spill !== null && parseLsn(head.spill.lsn) <= lsn;
+  await target.commit(copied.changes, {
+    head: {
+      ...facts(source, target),
+      lsn: formatLsn(lsn),
+      firstLsn: head.firstLsn ?? formatLsn(segmentEnd(names[0]!, segmentSize) - BigInt(segmentSize)),
+      lastFile: last,
+      lastArchivedAt: window.get(last)!.archivedAt,
+      ...(grown ? { tail: null } : {}),
+      ...(spilled ? { spill: null } : {}),
+    },
+  });
+  crashPoint('relay-committed');
+  options.onStep({ step: 'rows', rows: copied.rows, bytes: copied.bytes, lastFile: last });
+}
+
+async function putBeside(
+  source: Reading,
+  target: Target,
+  rows: readonly WalRow[],
+  options: CarryOptions,
+): Promise<void> {
+  if (rows.length === 0) return;
+  const copied = await copyRows(source, target, rows, options);
+  if (copied.changes.length === 0) return;
+  await target.commit(copied.changes, { head: facts(source, target) });
+  options.onStep({
+    step: 'rows',
+    rows: copied.rows,
+    bytes: copied.bytes,
+    lastFile: rows.at(-1)!.sk.slice('wal#'.length),
+  });
+}
+
+/** The objects of rows that the replica lacks, and the changes that put their rows. What the primary spilled there is taken as it lies. */
+export async function copyRows(
+  source: Reading,
+  target: Target,
+  rows: readonly WalRow[],
+  options: CarryOptions,
+): Promise<{ changes: Change[]; rows: number; bytes: number }> {
+  const { cluster } = target.side;
+  const { manifest } = cluster.vault;
+  const changes: Change[] = [];
+  const slots = new Array<Change[]>(rows.length);
+  let [next, bytes] = [0, 0];
+  const worker = async (): Promise<void> => {
+    while (next < rows.length) {
+      options.signal?.throwIfAborted();
+      const index = next++;
+      const row = rows[index]!;
+      const name = row.sk.slice('wal#'.length);
+      slots[index] = [];
+      const held = (await manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+      if (held !== undefined && held.sha256 !== row.sha256) throw await conflict(source, target, name);
+      if (held !== undefined) continue;
+      const spill =
+        target.head.spill === null
+          ? undefined
+          : ((await manifest.get(keys.spill(cluster.partition, name))) as WalRow | undefined);
+      if (spill !== undefined && spill.sha256 !== row.sha256) throw await conflict(source, target, name);
+      const key = spill?.key ?? (await copyWalObject(source.cluster, row, cluster));
+      crashPoint('relay-copied');
+      bytes += row.storedBytes;
+      slots[index].push({
+        do: 'put',
+        row: asRow({ ...row, pk: cluster.partition, rev: 1, key }),
+        when: 'absent',
+      });
+      if (spill !== undefined)
+        slots[index].push({
+          do: 'delete',
+          key: keys.spill(cluster.partition, name),
+          when: { rev: spill.rev },
+        });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(options.parallel, rows.length) }, worker));
+  for (const slot of slots) changes.push(...slot);
+  return { changes, rows: changes.filter((change) => change.do === 'put').length, bytes };
+}
+
+/** Said in both vaults: whoever looks at one of them must learn of it. */
+async function conflict(source: Reading, target: Target, name: string): Promise<VaultError> {
+  const text = `${source.url} and ${target.side.url} hold different bytes under ${name}`;
+  for (const { cluster, control } of [source, target.side])
+    await putEvent(cluster, { kind: 'conflict', node: null, epoch: control.epoch, text }).catch(() => {});
+  return new VaultError('conflict', text, {
+    hint: `nothing was changed; find out which of the two is true ('walvault status' of both), then make the other anew as a replica`,
+  });
+}
+
+/** The unfinished last segment of a timeline: the shutdown checkpoint of a flush, or what was salvaged. */
+async function carryTail(
+  source: Reading,
+  target: Target,
+  timeline: number,
+  options: CarryOptions,
+): Promise<void> {
+  const row = await readTail(source.cluster, timeline);
+  if (row === undefined) return;
+  const { cluster } = target.side;
+  const { manifest } = source.cluster.vault;
+  const live =
+    source.head.tail?.timeline === timeline && timeline === source.head.timeline ? source.head.tail : null;
+  // Outgrown: the whole segment has its place.
+  if (live === null && (await manifest.get(keys.wal(source.cluster.partition, row.segment))) !== undefined)
+    return;
+  const held = await readTail(cluster, timeline);
+  const isThere = held?.sha256 === row.sha256 && held.endLsn === row.endLsn;
+  if (isThere && (live === null || target.head.tail?.lsn === live.lsn)) return;
+  const key = isThere
+    ? held.key
+    : await copyWalObject(source.cluster, asWalRow(source.cluster, row), cluster);
+  const copy: TailRow = { ...row, pk: cluster.partition, key, rev: (held?.rev ?? 0) + 1 };
+  await target.commit(
+    [{ do: 'put', row: asRow(copy), when: held === undefined ? 'absent' : { rev: held.rev } }],
+    { head: { ...facts(source, target), ...(live === null ? {} : { tail: live }) } },
+  );
+  options.onStep({ step: 'tail', segment: row.segment, lsn: row.endLsn });
+}
+
+/**
+ * Rows that no head shows to be missing (put later below it, lost by a person's hand): every row of the source is held against the
+ * replica. @returns how many were brought
+ */
+export async function sweepRows(source: Reading, target: Target, options: CarryOptions): Promise<number> {
+  let brought = 0;
+  let batch: WalRow[] = [];
+  const flush = async (): Promise<void> => {
+    const copied = await copyRows(source, target, batch, options);
+    batch = [];
+    if (copied.changes.length === 0) return;
+    await target.commit(copied.changes, { head: facts(source, target) });
+    brought += copied.rows;
+    options.onStep({
+      step: 'rows',
+      rows: copied.rows,
+      bytes: copied.bytes,
+      lastFile: target.head.lastFile ?? '',
+    });
+  };
+  const held = rowsOf(target.side.cluster);
+  let other = await held.next();
+  for await (const row of rowsOf(source.cluster)) {
+    while (other.done !== true && other.value.sk < row.sk) other = await held.next();
+    const isSame = other.done !== true && other.value.sk === row.sk && other.value.sha256 === row.sha256;
+    if (isSame || !isCovered(source, target, row)) continue;
+    batch.push(row);
+    if (batch.length >= BATCH) await flush();
+  }
+  if (batch.length > 0) await flush();
+  return brought;
+}
+
+async function* rowsOf({ vault, partition }: Cluster): AsyncGenerator<WalRow, void> {
+  for await (const row of vault.manifest.query({ pk: partition, from: 'wal#', to: after('wal#') }))
+    yield row as unknown as WalRow;
+}
+
+/** On the live branch and below the replica's head: what lies beyond comes in its turn, what lies off it is served by nobody. */
+function isCovered(source: Reading, target: Target, row: WalRow): boolean {
+  const name = row.sk.slice('wal#'.length);
+  const part = source.lineage.find(({ timeline }) => timeline === Number.parseInt(name.slice(0, 8), 16));
+  const { lsn, firstLsn } = target.head;
+  if (part === undefined || lsn === null || firstLsn === null) return false;
+  const end = segmentEnd(name.slice(0, 24), source.cluster.segmentSize);
+  const upTo = part.ends !== null && part.ends < parseLsn(lsn) ? part.ends : parseLsn(lsn);
+  return end > parseLsn(firstLsn) && end > part.begins && end <= upTo;
+}
