@@ -7,6 +7,7 @@
 import { formatLsn, parseLsn } from '../wal/lsn.ts';
 import { isSegmentName, parseWalName, segmentAt, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
+import { endOf } from './decide-roles.ts';
 import type { BackupRow, Control, Head } from './facts.ts';
 import type { Side } from './decide-relay.ts';
 
@@ -97,10 +98,8 @@ export function isBackupLive(active: Side, backup: BackupRow, history: string | 
   if (part === undefined || active.histories.get(backup.timeline) !== history) return false;
   const stop = parseLsn(backup.stopLsn ?? backup.startLsn);
   if (part.ends !== null) return stop <= part.ends;
-  const ends = [active.head.lsn, active.head.tail?.lsn].flatMap((lsn) =>
-    lsn == null ? [] : [parseLsn(lsn)],
-  );
-  return ends.some((end) => stop <= end);
+  const end = endOf(active.head);
+  return end !== null && stop <= end;
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Base backups, carried along: a DR node is made from the replica alone. Objects first, the row when the backup's WAL is there. */
 import { VaultError } from '../errors.ts';
+import { endOf } from '../cluster/decide-roles.ts';
 import { keys, type BackupRow } from '../cluster/facts.ts';
 import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
@@ -37,9 +38,8 @@ export async function carryBackups(
   const carried: string[] = [];
   for (const row of await missingBackups(source.cluster, to)) {
     const stop = parseLsn(row.stopLsn ?? row.startLsn);
-    const { lsn, tail } = target.head;
-    const reached = [lsn, tail?.lsn].some((end) => end != null && parseLsn(end) >= stop);
-    if (!reached) continue;
+    const end = endOf(target.head);
+    if (end === null || end < stop) continue;
     if (!(await carryObjects(source.cluster, to, row, options, pause))) continue;
     crashPoint('relay-backup');
     const outcome = await to.vault.manifest.transact([

@@ -60,7 +60,8 @@ function beginOf(source: Reading, target: Reading): bigint {
   const lsn =
     target.head.lsn === null ? parseLsn(head.firstLsn ?? head.lsn ?? '0/0') : parseLsn(target.head.lsn);
   const part = lineage.find(({ timeline }) => timeline === target.head.timeline);
-  return part?.ends != null && part.ends < lsn ? part.ends : lsn;
+  const ends = part?.ends ?? null;
+  return ends !== null && ends < lsn ? ends : lsn;
 }
 
 /** Says in both vaults how far the relay is; a vault that does not answer is not told. @throws never */
