@@ -5,9 +5,11 @@ import { backups } from './commands/backups.ts';
 import { claim } from './commands/claim.ts';
 import { configurePrimaryCommand } from './commands/configure-primary.ts';
 import { demo } from './commands/demo.ts';
+import { doctor } from './commands/doctor.ts';
 import { flush } from './commands/flush.ts';
 import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
+import { relay } from './commands/relay.ts';
 import { rejoinCommand } from './commands/rejoin.ts';
 import { salvageCommand } from './commands/salvage.ts';
 import { nodeAdd } from './commands/node-add.ts';
@@ -34,12 +36,14 @@ export const COMMANDS: readonly CommandRow[] = [
   nodeList,
   nodeDrop,
   status,
+  doctor,
   switchoverCommand,
   flush,
   trigger,
   claim,
   rejoinCommand,
   salvageCommand,
+  relay,
   guard,
   demo,
 ];

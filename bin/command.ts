@@ -52,6 +52,8 @@ export class Context {
   readonly argument: string | undefined;
   /** Runs another command of this program, as typed; its exit code. For the demo. */
   readonly perform: (words: readonly string[], io: Io) => Promise<number>;
+  /** What the command ends with where it does not fail: a verdict, for those that give one. */
+  exit = 0;
   private readonly options: Readonly<Record<string, unknown>>;
   private opened: Promise<Vault> | undefined;
   private readonly others: Promise<Vault>[] = [];

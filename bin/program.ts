@@ -107,8 +107,7 @@ export async function runProgram(words: readonly string[], io: Io): Promise<numb
   try {
     const chosen = parse(words, io);
     if (chosen === undefined) return 0;
-    await run(chosen, io, json);
-    return 0;
+    return await run(chosen, io, json);
   } catch (error) {
     return report(error, io, { json, debug });
   }
@@ -135,7 +134,7 @@ function parse(words: readonly string[], io: Io): Chosen | undefined {
   return chosen;
 }
 
-async function run({ row, argument, options }: Chosen, io: Io, json: boolean): Promise<void> {
+async function run({ row, argument, options }: Chosen, io: Io, json: boolean): Promise<number> {
   const flags: Partial<Record<SettingName, string>> = {};
   for (const name of row.settings) {
     const given = options[name];
@@ -161,11 +160,12 @@ async function run({ row, argument, options }: Chosen, io: Io, json: boolean): P
             rows.map((each) => [each.name, each.value, each.origin]),
           )}\n`,
     );
-    return;
+    return 0;
   }
   const context = new Context({ io, row, settings, json, argument, options, perform: runProgram });
   try {
     await row.run(context);
+    return context.exit;
   } finally {
     await context.close();
   }
