@@ -59,9 +59,7 @@ export function decideMeeting(active: Side, other: Side, at: string): Meeting {
       rev: other.head.rev + 1,
       epoch: mine.epoch,
       lastTimeline,
-      // nothing is there until it is known what is: a standby is told to ask again
-      timeline: other.lineage[0]?.timeline ?? 1,
-      ...{ lsn: null, firstLsn: null, lastFile: null, tail: null },
+      // lsn and timeline stay: what was promised there must not become "not there" for a recovery that is under way
       ...{ promotion: null, flush: null, writer: null },
     },
   };

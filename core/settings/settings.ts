@@ -190,6 +190,14 @@ export const SETTINGS = {
     text: 'How old a commit may grow before its segment is archived though not full. 0: archive_timeout is left alone.',
     example: '5m',
   }),
+  sweepInterval: setting({
+    kind: duration('1s', '1h'),
+    default: '60s',
+    usedBy: ['configure', 'agent'],
+    summary: 'How often the primary of a vault that took over looks for the one it superseded.',
+    text: 'Once that one answers it becomes a replica, what it does not share is set aside, and the looking ends. Any relay between the two does the same.',
+    example: '10s',
+  }),
   onFenced: setting({
     kind: choice('none', 'stop'),
     default: 'none',

@@ -32,6 +32,7 @@ import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore
 import { NodeReporter, type Role } from './node-report.ts';
 import { RoleWatch } from './role-watch.ts';
 import { Spool } from './spool.ts';
+import { Sweeper } from './sweep.ts';
 
 /** How long the server may be gone before its agent ends, in ms; hooks start it while the postmaster is still coming up. */
 const GONE_MS = 3000;
@@ -84,6 +85,7 @@ class Agent {
   readonly #follower: Follower;
   readonly #promoter: Promoter;
   readonly #roles: RoleWatch;
+  readonly #sweeper: Sweeper;
   readonly #reporter: NodeReporter;
   #role: Role = 'follow';
   #finish = false;
@@ -103,6 +105,7 @@ class Agent {
     this.#follower = new Follower(context, this.#journal, this.#spool);
     this.#promoter = new Promoter(context, this.#journal, this.#spool, this.#follower);
     this.#roles = new RoleWatch(context, this.#journal);
+    this.#sweeper = new Sweeper(context, this.#journal);
     this.#reporter = new NodeReporter(context, this.#journal, version, this.#follower, this.#pusher);
   }
 
@@ -123,7 +126,10 @@ class Agent {
       () => this.#finish,
       () => this.#role,
     );
-    const looks = setInterval(() => this.#roles.look(), 500);
+    const looks = setInterval(() => {
+      this.#roles.look();
+      if (this.#role === 'push') this.#sweeper.look();
+    }, 500);
     try {
       await this.#loop();
     } finally {

@@ -202,10 +202,12 @@ async function setAsideHistories(active: Cluster, theirs: Reading): Promise<numb
       { file, bytes: Buffer.from(row.text), endLsn: null },
       1,
     );
+    count++;
+    // that of the head goes with the head
+    if (row.timeline === theirs.head.timeline) continue;
     await changeConverging(theirs, [
       { do: 'delete', key: { pk: row.pk, sk: row.sk }, when: { rev: row.rev } },
     ]);
-    count++;
   }
   return count;
 }
@@ -247,6 +249,9 @@ async function becomeReplica(active: Cluster, other: Cluster): Promise<void> {
       if (control.role !== 'converging') return { result: undefined };
       const head = await readHead(other);
       const next = headAfter(mine, head, await namesOf(other), other.segmentSize);
+      const history = await other.vault.manifest.get(keys.history(other.partition, head.timeline));
+      const live = await active.vault.manifest.get(keys.history(active.partition, head.timeline));
+      const isDead = history !== undefined && history['text'] !== live?.['text'];
       return {
         result: undefined,
         changes: [
@@ -256,6 +261,9 @@ async function becomeReplica(active: Cluster, other: Cluster): Promise<void> {
             when: { rev: control.rev },
           },
           { do: 'put', row: asRow(next), when: { rev: head.rev } },
+          ...(isDead
+            ? [{ do: 'delete', key: { pk: history.pk, sk: history.sk }, when: { rev: history.rev } } as const]
+            : []),
           eventChange(other, {
             at: new Date().toISOString(),
             kind: 'converged',

@@ -26,6 +26,8 @@ export type NodeContext = {
   histories: HistoryCache;
   /** The cluster, opened at the first call that succeeds. @throws VaultError unreachable | unconfigured | denied … */
   cluster(): Promise<Cluster>;
+  /** The cluster in another vault, opened the same way and kept. @throws VaultError */
+  other(url: string): Promise<Cluster>;
   close(): Promise<void>;
 };
 
@@ -42,7 +44,17 @@ export function openNode(stateDir: string): NodeContext {
   const settings = loadSettings({ flags: {}, env: {}, stateDir });
   const node = settings.need('node');
   const pgdata = fs.realpathSync(identity.pgdata);
-  let opened: Promise<Cluster> | undefined;
+  const opened = new Map<string, Promise<Cluster>>();
+  const openOnce = (url: string): Promise<Cluster> => {
+    const known = opened.get(url);
+    if (known !== undefined) return known;
+    const opening = open(settings, url).catch((error: unknown) => {
+      opened.delete(url);
+      throw error;
+    });
+    opened.set(url, opening);
+    return opening;
+  };
   return {
     stateDir,
     paths,
@@ -51,21 +63,17 @@ export function openNode(stateDir: string): NodeContext {
     pgdata,
     seat: { node, place: `${os.hostname()}:${pgdata}`, store: writerStore(paths) },
     histories: new Map(),
-    cluster() {
-      opened ??= open(settings).catch((error: unknown) => {
-        opened = undefined;
-        throw error;
-      });
-      return opened;
-    },
+    cluster: async () => openOnce(settings.need('vault')),
+    other: openOnce,
     async close() {
-      await opened?.then((cluster) => cluster.vault.close()).catch(() => {});
+      for (const opening of opened.values())
+        await opening.then((cluster) => cluster.vault.close()).catch(() => {});
     },
   };
 }
 
-async function open(settings: Settings): Promise<Cluster> {
-  const vault = await openVault(settings.need('vault'), {
+async function open(settings: Settings, url: string): Promise<Cluster> {
+  const vault = await openVault(url, {
     timeoutMs: settings.vaultTimeout,
     aws: { region: settings.awsRegion, profile: settings.awsProfile, endpoint: settings.awsEndpoint },
   });
