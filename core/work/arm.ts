@@ -75,6 +75,8 @@ function checkPair(active: Cluster, control: Control, replica: Cluster, theirs: 
  */
 export async function disarmSpill(active: Cluster, replica: Cluster | undefined): Promise<boolean> {
   const { direct } = await readControl(active);
+  if (replica !== undefined && direct !== null && direct.id !== (await readControl(replica)).vaultId)
+    throw new VaultError('refused', `spills go to ${direct.url}, not to ${replica.vault.url}`);
   if (replica !== undefined) await emptyReplica(active, replica);
   if (direct === null) return false;
   await changing<undefined>(
