@@ -55,3 +55,17 @@ export class SteadyWriter {
 export async function missingRows(server: TestServer, upTo: number): Promise<number> {
   return upTo - (await server.number(`SELECT count(*) FROM steady WHERE id BETWEEN 1 AND ${upTo}`));
 }
+
+/** All rows of the writer's table in one value: equal on two servers whose tables are equal. */
+export type TableSum = { rows: number; lastId: number; md5: string };
+
+/** @param upTo  only the rows 1..upTo: what two servers must have in common while one of them goes on */
+export async function tableSum(server: TestServer, upTo?: number): Promise<TableSum> {
+  const [row] = await server.query(
+    `SELECT count(*) AS rows, coalesce(max(id), 0) AS last,
+            coalesce(md5(string_agg(md5(steady::text), '' ORDER BY id)), '') AS md5
+     FROM steady WHERE $1::bigint IS NULL OR id BETWEEN 1 AND $1`,
+    [upTo ?? null],
+  );
+  return { rows: Number(row?.['rows']), lastId: Number(row?.['last']), md5: String(row?.['md5']) };
+}
