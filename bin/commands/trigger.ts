@@ -2,12 +2,23 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../../core/errors.ts';
 import { decideTrigger } from '../../core/cluster/decide-roles.ts';
-import { keys, type NodeRow, type Promotion, type TriggerMode } from '../../core/cluster/facts.ts';
-import { readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
+import { decideTakeOver } from '../../core/cluster/decide-takeover.ts';
+import {
+  keys,
+  type Control,
+  type NodeRow,
+  type Promotion,
+  type TriggerMode,
+} from '../../core/cluster/facts.ts';
+import { openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
+import { lastHeard, lookAtPeer, openKnown } from '../../core/work/peer.ts';
+import { takeOver } from '../../core/work/takeover.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { formatDuration } from '../ui/format.ts';
 import type { CommandRow, Context } from '../command.ts';
+import { refuseSilent, takeOverConsequences, takeOverWords, type TakeOverFacts } from '../take-over.ts';
+import { untilSignalled } from '../until-signalled.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
 
 /** Between two looks at head, in ms: one consistent read of one small item. */
@@ -25,13 +36,28 @@ the point up to which it will replay, PostgreSQL promotes itself, and the new ti
 smart: everything archived is replayed first. fast: opens with what the standby has by now.
 Waits until the promotion is open (--wait, 60 s) and reports each step; ending the wait does not end the promotion.
 Refused while another promotion is pending, unless --supersede names its epoch. What the old primary had not
-archived stays in its pg_wal and is not on the new one.`,
+archived stays in its pg_wal and is not on the new one.
+
+On a replica (--vault names the DR vault, --to a standby that follows it) this is the disaster: that vault takes the place of the
+active one. The active one is tried first. Where it answers it is fenced in the same step, what it holds is carried over, and nothing
+that is archived is lost. Where it does not (--peer-wait, 10 s), its primary cannot be fenced now, and what was not relayed may be
+lost: it says what is known of that, and wants --unfenced. The other vault is then superseded: the first relay, or the new primary's
+agent, that reaches it makes it a replica. Broken off, the same command goes on.`,
   argument: { name: 'mode', summary: 'smart or fast', choices: ['smart', 'fast'] },
   options: [
     { flags: '--to <node>', summary: 'the standby that becomes the primary' },
     { flags: '-y, --yes', summary: 'do not ask' },
     { flags: '--supersede <epoch>', summary: 'give up the pending promotion of this epoch' },
     { flags: '--wait <duration>', summary: 'how long to wait for the promotion (default 60s)' },
+    { flags: '--unfenced', summary: 'on a replica: go on without the active vault, which does not answer' },
+    {
+      flags: '--peer <url>',
+      summary: 'on a replica: the active vault, where this machine has another URL for it',
+    },
+    {
+      flags: '--peer-wait <duration>',
+      summary: 'on a replica: how long the active vault is tried (default 10s)',
+    },
     { flags: '--no-wait', summary: 'return as soon as the trigger is committed' },
   ],
   settings: REACH_SETTINGS,
@@ -39,6 +65,10 @@ archived stays in its pg_wal and is not on the new one.`,
     { says: 'planned or after a failure: nothing archived is lost', line: 'walvault trigger smart --to db2' },
     { says: 'from a script', line: 'walvault trigger smart --to db2 --yes --json' },
     { says: 'open at once with what db2 has replayed', line: 'walvault trigger fast --to db2' },
+    {
+      says: 'region A is lost: dr1, which follows the DR vault, takes over',
+      line: 'walvault trigger smart --to dr1 --vault file:///mnt/vault --cluster main --unfenced',
+    },
   ],
   async run(context) {
     const mode = context.argument as TriggerMode;
@@ -51,11 +81,12 @@ archived stays in its pg_wal and is not on the new one.`,
     const supersede = context.number('supersede', { from: 1, to: Number.MAX_SAFE_INTEGER });
     const cluster = await context.cluster();
     await untilReported(context, cluster, to, Math.min(waitMs, REPORT_MS));
-    const primary = await checkTrigger(cluster, { mode, to, supersede });
-    await context.confirm(consequences(mode, to, cluster.name, primary));
-    const startedMs = Date.now();
-    const asked = await triggerPromotion(cluster, { mode, to, supersede });
-    context.say(`triggered: epoch ${asked.epoch} names ${to}; the old primary can archive nothing more`);
+    const control = await readControl(cluster);
+    const wanted: Wanted = { mode, to, supersede };
+    const { asked, startedMs } =
+      control.role === 'active' && !context.flag('unfenced') && context.text('peer') === undefined
+        ? await triggerHere(context, cluster, wanted)
+        : await triggerReplica(context, cluster, control, wanted);
     const reached = context.declined('wait') ? asked : await waitForOpen(context, cluster, asked, waitMs);
     const tookMs = Date.now() - startedMs;
     context.answer({ cluster: cluster.name, ...reached, tookMs }, () =>
@@ -69,6 +100,70 @@ archived stays in its pg_wal and is not on the new one.`,
     });
   },
 };
+
+type Asked = { asked: Promotion; startedMs: number };
+type Wanted = { mode: TriggerMode; to: string; supersede: number | undefined };
+
+async function triggerHere(context: Context, cluster: Cluster, wanted: Wanted): Promise<Asked> {
+  const primary = await checkTrigger(cluster, wanted);
+  await context.confirm(consequences(wanted.mode, wanted.to, cluster.name, primary));
+  const startedMs = Date.now();
+  const asked = await triggerPromotion(cluster, wanted);
+  context.say(`triggered: epoch ${asked.epoch} names ${wanted.to}; the old primary can archive nothing more`);
+  return { asked, startedMs };
+}
+
+/** The vault is a replica, and takes the place of the one that is active so far. */
+async function triggerReplica(
+  context: Context,
+  replica: Cluster,
+  control: Control,
+  wanted: Wanted,
+): Promise<Asked> {
+  const { mode, to } = wanted;
+  const open = async (url: string) => openCluster(await context.anotherVault(url), replica.name);
+  const named = context.text('peer');
+  const { source } = control;
+  const peer = async (): Promise<Cluster> => {
+    if (named !== undefined) return open(named);
+    if (source === null)
+      throw new VaultError('unconfigured', `${replica.vault.url} does not say whose replica it is`, {
+        hint: 'Name the vault that is active so far with --peer URL.',
+      });
+    return openKnown(source, open);
+  };
+  const head = await readHead(replica);
+  const facts: TakeOverFacts = {
+    ...{ mode, to, replica: replica.vault.url, source: named ?? source?.url ?? 'the active vault' },
+    ...{ primary: control.primary, spill: head.spill },
+    heard: source === null ? undefined : await lastHeard(replica, source),
+  };
+  if (control.role !== 'active') {
+    const node = await replica.vault.manifest.get(keys.node(replica.partition, to));
+    const request = { id: '', at: new Date().toISOString(), ...wanted };
+    const refusal = decideTakeOver(control, head, node as NodeRow | undefined, request);
+    if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
+    const look = await lookAtPeer(replica, peer, context.duration('peerWait', '10s', WAIT));
+    if (!look.answers && !context.flag('unfenced')) throw refuseSilent(facts, look.why, Date.now());
+    await context.confirm(takeOverConsequences(facts, look, Date.now()));
+  } else await context.confirm(consequences(mode, to, replica.name, control.primary));
+  const startedMs = Date.now();
+  const asked = await untilSignalled((signal) =>
+    takeOver(replica, peer, {
+      ...wanted,
+      ...{ unfenced: context.flag('unfenced'), signal },
+      onStep: (step) => context.say(takeOverWords(step, facts)),
+    }),
+  ).catch((error: unknown) => {
+    throw error instanceof Error && error.name === 'AbortError'
+      ? new VaultError('refused', `broken off before ${replica.vault.url} was active`, {
+          hint: `Run the same command again; 'walvault status' of both vaults shows where they stand.`,
+        })
+      : error;
+  });
+  context.say(`triggered: epoch ${asked.epoch} names ${to}`);
+  return { asked, startedMs };
+}
 
 /**
  * A standby that was started a moment ago has not said yet that it is a target: worth a wait, or a script that starts one and triggers
