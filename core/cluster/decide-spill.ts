@@ -218,3 +218,38 @@ export function decideHome(
     );
   return { do: 'home' };
 }
+
+/**
+ * The armed replica before a trigger in the active vault: raised to the epoch that comes there next, so that the old primary can spill
+ * nothing more, whatever else it reaches. 'fenced' refused: the replica is active itself, a trigger here would make a second primary.
+ */
+export function decideFenceDirect(
+  active: Control,
+  replica: Control,
+  primary: string,
+): { do: 'fence'; control: Control } | { do: 'fenced' } | Refusal {
+  const { direct } = active;
+  const epoch = active.epoch + 1;
+  if (direct === null) return { do: 'fenced' };
+  if (replica.vaultId !== direct.id)
+    return refuse('refused', `${direct.url} is another vault by now: ${replica.vaultId}, not ${direct.id}`);
+  if (replica.role !== 'replica') {
+    return refuse(
+      'fenced',
+      `${direct.url} is ${replica.role} in epoch ${replica.epoch}, with ${replica.primary ?? 'no'} primary: it has taken the place of this vault`,
+      `trigger there, with --vault '${direct.url}'`,
+    );
+  }
+  if (replica.epoch > epoch) {
+    return refuse(
+      'fenced',
+      `${direct.url} is at epoch ${replica.epoch}, this vault at ${active.epoch}: it is being taken over`,
+      `run that trigger to its end: 'walvault status' of both vaults shows where they stand`,
+    );
+  }
+  if (replica.epoch === epoch && replica.primary === primary) return { do: 'fenced' };
+  return {
+    do: 'fence',
+    control: { ...replica, rev: replica.rev + 1, epoch, reign: epoch, primary, trigger: null },
+  };
+}

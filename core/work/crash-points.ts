@@ -91,6 +91,8 @@ export const CRASH_POINTS = [
   'spill-adopted',
   /** Spills that become salvage: objects are copied, the rows are spills still. */
   'spill-copied-aside',
+  /** Trigger while a replica is armed: that one is fenced, the active vault does not know. */
+  'direct-fenced',
 ] as const;
 
 export type CrashPoint = (typeof CRASH_POINTS)[number];

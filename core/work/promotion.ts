@@ -18,6 +18,7 @@ import { historyName } from '../wal/name.ts';
 import { asRow, changing, eventChange, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
 import { readBranch, type HistoryCache } from './branch.ts';
 import { inTurn, newNonce, type WriterSeat, type WriterState } from './writer.ts';
+import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
 import { walRow } from './commit.ts';
 import { sha256Of, storeFile, type StoredFile } from './store-file.ts';
@@ -180,6 +181,8 @@ export type Claim = {
   readSegment?: (name: string) => Promise<Buffer | undefined>;
   /** Give up the pending promotion of just this epoch. */
   supersede?: number;
+  /** As for a trigger: the way to the armed replica, which is fenced first. */
+  direct?: DirectWay;
 };
 
 /**
@@ -194,9 +197,10 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
   const at = new Date().toISOString();
   const nonce = newNonce();
   const ancestors = claim.historyText === undefined ? [] : parseHistory(claim.historyText);
+  let fenced: number | undefined;
   const claimed = await inTurn(seat, () =>
     changing<{ epoch: number; then: 'open' | 'nothing' }>(
-      async () => {
+      async function attempt() {
         const control = await readControl(cluster);
         const { head, lineage } = await readBranch(cluster);
         if (head.promotion?.id === id)
@@ -217,6 +221,11 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
         if (decision.do === 'refuse')
           throw new VaultError(decision.code, decision.message, { hint: decision.hint });
         const epoch = decision.control.epoch;
+        if (control.direct !== null && fenced !== epoch) {
+          await fenceDirect(cluster, control, seat.node, claim.direct);
+          fenced = epoch;
+          return attempt(); // what was spilled has moved head
+        }
         await putControlObject(cluster, decision.control);
         const before: WriterState = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
         seat.store.write({ ...before, open: { epoch, nonce } });

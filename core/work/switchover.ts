@@ -11,6 +11,7 @@ import { keys, type NodeRow, type Promotion } from '../cluster/facts.ts';
 import { readBranch } from './branch.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
+import type { DirectWay } from './direct.ts';
 import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import type { FlushStep } from './flush-server.ts';
 import type { RelayWaitStep } from './wait-relay.ts';
@@ -33,6 +34,8 @@ export type SwitchoverStep =
 export type SwitchoverRequest = Omit<FlushRequest, 'onStep' | 'check'> & {
   /** The standby that becomes the primary. */
   to: string;
+  /** The way to the armed replica, which the trigger fences first. */
+  direct?: DirectWay;
   onStep?: (step: SwitchoverStep) => void;
 };
 
@@ -82,7 +85,12 @@ export async function switchover(cluster: Cluster, request: SwitchoverRequest): 
 async function trigger(cluster: Cluster, request: SwitchoverRequest, flushed: Flushed): Promise<Promotion> {
   try {
     request.signal?.throwIfAborted();
-    return await triggerPromotion(cluster, { mode: 'smart', to: request.to });
+    const { to, direct } = request;
+    return await triggerPromotion(cluster, {
+      mode: 'smart',
+      to,
+      ...(direct === undefined ? {} : { direct }),
+    });
   } catch (error) {
     const state = `${request.node} is flushed up to ${flushed.lsn} and stopped. Run the same command again, 'walvault trigger smart --to NODE' for another standby, or 'walvault flush --undo' here to go back.`;
     if (error instanceof Error && error.name === 'AbortError')
@@ -120,19 +128,21 @@ async function checkTarget(cluster: Cluster, to: string): Promise<NodeRow> {
 /**
  * The target lives and follows: it is heard of anew, by no clock but its own row's revision, and has restored nearly all.
  *
+ * @param check  reads its row, and refuses a node that is no target
  * @returns how many segments it is behind
  */
-async function untilFollows(
+export async function untilFollows(
   cluster: Cluster,
   to: string,
   limitMs: number,
   signal: AbortSignal | undefined,
+  check: (cluster: Cluster, to: string) => Promise<NodeRow> = checkTarget,
 ): Promise<number> {
-  const first = await checkTarget(cluster, to);
+  const first = await check(cluster, to);
   const deadline = performance.now() + limitMs;
   for (;;) {
     signal?.throwIfAborted();
-    const node = await checkTarget(cluster, to);
+    const node = await check(cluster, to);
     const behind = segmentsBehind(await readBranch(cluster), node.lastRestored, cluster.segmentSize);
     const isHeard = node.rev !== first.rev;
     if (isHeard && behind !== null && behind.count <= MAX_LAG_SEGMENTS) return behind.count;
@@ -151,7 +161,7 @@ async function untilFollows(
 }
 
 /** Follows the promotion through head. @throws VaultError unreachable | refused (superseded) */
-async function untilOpen(
+export async function untilOpen(
   cluster: Cluster,
   asked: Promotion,
   limitMs: number,

@@ -6,6 +6,7 @@ import { VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
 import { keys, type NodeRow, type Promotion, type TriggerMode } from '../cluster/facts.ts';
 import { asRow, changing, eventChange, newId, readControl, readHead, type Cluster } from './cluster.ts';
+import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
 
 export type TriggerOptions = {
@@ -14,6 +15,8 @@ export type TriggerOptions = {
   to: string;
   /** Give up the pending promotion of just this epoch. */
   supersede?: number;
+  /** The way to the armed replica (control.direct), which is fenced first. */
+  direct?: DirectWay;
 };
 
 /**
@@ -25,8 +28,9 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
   const id = newId();
   const at = new Date().toISOString();
   let put: number | undefined;
+  let fenced: number | undefined;
   return changing<Promotion>(
-    async () => {
+    async function attempt() {
       const control = await readControl(cluster);
       const head = await readHead(cluster);
       // An answer that was lost: our trigger stands, known by its id.
@@ -35,6 +39,12 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
       const decision = decideTrigger(control, head, target, { id, at, ...options });
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+      // Only now that nothing else refuses it: a replica that was fenced for nothing stands still until the trigger is done again.
+      if (control.direct !== null && fenced !== decision.control.epoch) {
+        await fenceDirect(cluster, control, options.to, options.direct);
+        fenced = decision.control.epoch;
+        return attempt(); // what was spilled has moved head
+      }
       if (put !== decision.control.epoch) await putControlObject(cluster, decision.control);
       put = decision.control.epoch;
       const text = `${options.mode} trigger: ${options.to} shall be the primary, epoch ${decision.control.epoch} (was ${control.primary ?? 'none'}, epoch ${control.epoch})`;

@@ -9,7 +9,10 @@ import { armSpill, disarmSpill } from '../../core/work/arm.ts';
 import { readBranch } from '../../core/work/branch.ts';
 import { asRow, openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { COMMIT_BATCH, walRow } from '../../core/work/commit.ts';
+import { fenceDirect } from '../../core/work/direct.ts';
+import { claimRole } from '../../core/work/promotion.ts';
 import { openReplica, relayPass } from '../../core/work/relay.ts';
+import { triggerPromotion } from '../../core/work/trigger.ts';
 import { viewOf } from '../../core/work/restore-request.ts';
 import { listAside } from '../../core/work/salvage.ts';
 import { commitSpill } from '../../core/work/spill-commit.ts';
@@ -26,7 +29,7 @@ import {
   segment,
   type FakeNode,
 } from '../harness/fake-node.ts';
-import { lsnText, names, promote } from '../harness/promotions.ts';
+import { finishPromotion, lsnText, names, promote } from '../harness/promotions.ts';
 import { segmentBytes } from '../harness/segments.ts';
 import { expectSound, openPair, vaultPairs } from '../harness/two-vaults.ts';
 
@@ -410,6 +413,103 @@ describe.each(vaultPairs)('spills from $name', (pair) => {
       expect(await adoptSpills(B)).toEqual({ files: 1, aside: 2 });
       expect((await readHead(B)).lsn).toBe(lsnText(7));
       expect((await listAside(B)).map(({ file }) => file)).toEqual(segments(7, 8));
+    });
+  });
+
+  describe('a trigger in the active vault while a replica is armed', () => {
+    const way = (open: () => Promise<Cluster>, lose = false) => ({ open, lose });
+    const silent = () => Promise.reject(new VaultError('unreachable', 'it does not answer'));
+    const trigger = (direct?: ReturnType<typeof way>) =>
+      triggerPromotion(A, { mode: 'smart', to: 'db2', ...(direct === undefined ? {} : { direct }) });
+    let db2: FakeNode;
+    beforeEach(async () => {
+      db2 = await newStandby(A, 'db2');
+    });
+
+    test('fences both and brings the spills home before it names another', async () => {
+      await spill(6, 8);
+      const asked = await trigger(way(() => Promise.resolve(B)));
+      expect(asked).toMatchObject({ epoch: 2, node: 'db2', state: 'triggered' });
+      expect(await readControl(B)).toMatchObject({ role: 'replica', epoch: 2, reign: 2, primary: 'db2' });
+      expect(await names(A)).toEqual(segments(1, 8));
+      await expect(spill(9)).rejects.toEqual(code('fenced'));
+      await finishPromotion(A, db2);
+      expect(await db2.archive(segment(2, 9))).toBe('committed');
+      await relay(A, B);
+      expect(await names(B)).toEqual([...segments(1, 8), segment(2, 9)]);
+      expect(await readControl(B)).toMatchObject({ epoch: 2, primary: 'db2' });
+    });
+
+    test('a spill that is under way when the replica is fenced is refused, or comes home', async () => {
+      let trigger2: Promise<unknown> | undefined;
+      const wire = {
+        before: async () => {
+          trigger2 ??= trigger(way(() => Promise.resolve(B)));
+          await trigger2;
+        },
+      };
+      const slow = await openCluster(onWire(b!, wire), A.name);
+      await expect(commitSpill(slow, seat, [await store(segment(1, 6))])).rejects.toEqual(code('fenced'));
+      expect(await spilled()).toEqual([]);
+    });
+
+    test('is refused where the replica does not answer, and nothing is changed', async () => {
+      await expect(trigger(way(silent))).rejects.toEqual(code('refused'));
+      await expect(trigger()).rejects.toEqual(code('refused'));
+      expect(await readControl(A)).toMatchObject({ epoch: 1, primary: 'db1' });
+    });
+
+    test('goes on without it only when that is said, and says so; what was spilled is salvage', async () => {
+      await spill(6, 8);
+      await trigger(way(silent, true));
+      expect(await events(A, 'lose-direct')).toHaveLength(1);
+      await spill(9); // cut off from A, but not from B
+      await finishPromotion(A, db2);
+      await db2.archive(segment(2, 6));
+      await relay(A, B);
+      expect(await names(B)).toEqual([...segments(1, 5), segment(2, 6)]);
+      expect((await listAside(B)).map(({ file }) => file)).toEqual(segments(6, 9));
+      await expect(spill(10)).rejects.toEqual(code('fenced'));
+    });
+
+    test('a refused trigger leaves the replica as it is', async () => {
+      const before = await readControl(B);
+      const wrong = triggerPromotion(A, {
+        mode: 'smart',
+        to: 'nobody',
+        direct: way(() => Promise.resolve(B)),
+      });
+      await expect(wrong).rejects.toEqual(code('refused'));
+      expect(await readControl(B)).toEqual(before);
+    });
+
+    test('broken off between the two vaults, the same trigger goes on, and so does a claim of the old primary', async () => {
+      await spill(6, 7);
+      const fence = { open: () => Promise.resolve(B), lose: false };
+      await fenceDirect(A, await readControl(A), 'db2', fence);
+      expect(await db1.archive(segment(1, 8))).toBe('committed'); // its own vault has not moved on
+      await expect(relay(A, B)).rejects.toEqual(code('fenced'));
+      await claimRole(A, db1.seat, { timeline: 1, historyText: undefined, direct: fence });
+      expect(await readControl(A)).toMatchObject({ epoch: 2, primary: 'db1' });
+      await relay(A, B);
+      expect(await readControl(B)).toMatchObject({ epoch: 2, primary: 'db1' });
+      expect(await names(B)).toEqual(segments(1, 8));
+      expect(await trigger(way(() => Promise.resolve(B)))).toMatchObject({ epoch: 3 });
+    });
+
+    test('is never made where the replica has taken the place of this vault', async () => {
+      await changeControl(B, { role: 'active', epoch: 2, reign: 2, primary: 'dr1' });
+      await expect(trigger(way(() => Promise.resolve(B), true))).rejects.toEqual(code('fenced'));
+      expect(await readControl(A)).toMatchObject({ epoch: 1, primary: 'db1' });
+    });
+
+    test('is refused where spills cannot come home, unless they are given up', async () => {
+      await db1.archive(segment(1, 6), 'other');
+      await spill(6);
+      await expect(trigger(way(() => Promise.resolve(B)))).rejects.toEqual(code('refused'));
+      await trigger(way(() => Promise.resolve(B), true));
+      await relay(A, B);
+      expect((await listAside(B)).map(({ file }) => file)).toEqual([segment(1, 6)]);
     });
   });
 
