@@ -12,6 +12,7 @@ import { readControl, type Cluster } from '../../core/work/cluster.ts';
 import { checkAttached, checkIdentity, writerStore } from '../../core/work/node-state.ts';
 import { claimRole } from '../../core/work/promotion.ts';
 import type { CommandRow, Context } from '../command.ts';
+import { directWay, LOSE_DIRECT_OPTION } from '../direct-way.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
 import { SERVER_SETTINGS } from '../reach-settings.ts';
 
@@ -25,6 +26,7 @@ of its own is refused: what the vault has archived since would be lost. Run it o
   options: [
     { flags: '-y, --yes', summary: 'do not ask' },
     { flags: '--supersede <epoch>', summary: 'give up the pending promotion of this epoch' },
+    LOSE_DIRECT_OPTION,
   ],
   settings: SERVER_SETTINGS,
   examples: [
@@ -63,7 +65,8 @@ of its own is refused: what the vault has archived since would be lost. Run it o
     ]);
     const seat = { node, place: placeOf(pgdata), store: writerStore(state) };
     const readSegment = (name: string) => readWalFile(pgdata.walDirectory, name);
-    const epoch = await claimRole(cluster, seat, { timeline, historyText, readSegment, supersede });
+    const direct = directWay(context, cluster);
+    const epoch = await claimRole(cluster, seat, { timeline, historyText, readSegment, supersede, direct });
     context.answer(
       { cluster: cluster.name, primary: node, epoch, timeline },
       () => `${node} is the primary of ${cluster.name}: epoch ${epoch}, timeline ${timeline}`,

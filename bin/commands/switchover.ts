@@ -3,6 +3,7 @@ import { VaultError } from '../../core/errors.ts';
 import { MAX_LAG_SEGMENTS, switchover, type SwitchoverStep } from '../../core/work/switchover.ts';
 import { formatCount, formatDuration } from '../ui/format.ts';
 import type { CommandRow } from '../command.ts';
+import { directWay, LOSE_DIRECT_OPTION } from '../direct-way.ts';
 import { untilSignalled } from '../until-signalled.ts';
 import { FLUSH_SETTINGS, flushRequest, flushWords, GRACE_OPTION, WITHOUT_DR_OPTION } from './flush.ts';
 
@@ -20,6 +21,7 @@ can be started: it is a standby, with no new base backup. The way back (switchba
     { flags: '--to <node>', summary: 'the standby that becomes the primary' },
     GRACE_OPTION,
     WITHOUT_DR_OPTION,
+    LOSE_DIRECT_OPTION,
     { flags: '--wait <duration>', summary: 'how long each step may take without getting on (default 60s)' },
     { flags: '-y, --yes', summary: 'do not ask' },
   ],
@@ -47,6 +49,7 @@ can be started: it is a standby, with no new base backup. The way back (switchba
       switchover(cluster, {
         ...request,
         to,
+        direct: directWay(context, cluster),
         signal,
         onStep: (step) => context.say(stepWords(step, node, to)),
       }),

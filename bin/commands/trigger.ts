@@ -17,6 +17,7 @@ import { triggerPromotion } from '../../core/work/trigger.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { formatDuration } from '../ui/format.ts';
 import type { CommandRow, Context } from '../command.ts';
+import { directWay, LOSE_DIRECT_OPTION } from '../direct-way.ts';
 import { refuseSilent, takeOverConsequences, takeOverWords, type TakeOverFacts } from '../take-over.ts';
 import { untilSignalled } from '../until-signalled.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
@@ -36,7 +37,8 @@ the point up to which it will replay, PostgreSQL promotes itself, and the new ti
 smart: everything archived is replayed first. fast: opens with what the standby has by now.
 Waits until the promotion is open (--wait, 60 s) and reports each step; ending the wait does not end the promotion.
 Refused while another promotion is pending, unless --supersede names its epoch. What the old primary had not
-archived stays in its pg_wal and is not on the new one.
+archived stays in its pg_wal and is not on the new one. While a DR vault is armed (dr_vault), it is fenced first, and what the old
+primary spilled there comes home; where it does not answer the trigger is refused, unless --lose-direct gives up what lies there.
 
 On a replica (--vault names the DR vault, --to a standby that follows it) this is the disaster: that vault takes the place of the
 active one. The active one is tried first. Where it answers it is fenced in the same step, what it holds is carried over, and nothing
@@ -48,6 +50,7 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
     { flags: '--to <node>', summary: 'the standby that becomes the primary' },
     { flags: '-y, --yes', summary: 'do not ask' },
     { flags: '--supersede <epoch>', summary: 'give up the pending promotion of this epoch' },
+    LOSE_DIRECT_OPTION,
     { flags: '--wait <duration>', summary: 'how long to wait for the promotion (default 60s)' },
     { flags: '--unfenced', summary: 'on a replica: go on without the active vault, which does not answer' },
     {
@@ -108,7 +111,7 @@ async function triggerHere(context: Context, cluster: Cluster, wanted: Wanted): 
   const primary = await checkTrigger(cluster, wanted);
   await context.confirm(consequences(wanted.mode, wanted.to, cluster.name, primary));
   const startedMs = Date.now();
-  const asked = await triggerPromotion(cluster, wanted);
+  const asked = await triggerPromotion(cluster, { ...wanted, direct: directWay(context, cluster) });
   context.say(`triggered: epoch ${asked.epoch} names ${wanted.to}; the old primary can archive nothing more`);
   return { asked, startedMs };
 }
