@@ -160,12 +160,11 @@ export function decideSeal(
   const end = endOf(head);
   if (
     promotion.mode === 'smart' &&
-    end !== null &&
-    (request.timeline !== head.timeline || request.lsn < end)
+    (request.timeline !== head.timeline || (end !== null && request.lsn < end))
   ) {
     return refuse(
       'refused',
-      `${request.node} is at ${formatLsn(request.lsn)} on timeline ${request.timeline}, the vault ends at ${formatLsn(end)} on timeline ${head.timeline}`,
+      `${request.node} is at ${formatLsn(request.lsn)} on timeline ${request.timeline}, the vault ends at ${end === null ? 'its beginning' : formatLsn(end)} on timeline ${head.timeline}`,
     );
   }
   const reserved = head.lastTimeline + 1;

@@ -64,7 +64,7 @@ async function meet(active: Cluster, other: Cluster): Promise<void> {
         if (decision.do === 'wait')
           throw new VaultError('busy', decision.message, { hint: `'walvault status' shows how it gets on.` });
         const [side, cluster] = decision.do === 'raise' ? [mine, active] : [theirs, other];
-        await putControlObject(cluster, decision.control);
+        if (decision.control.epoch !== side.control.epoch) await putControlObject(cluster, decision.control);
         const text =
           decision.do === 'raise'
             ? `epoch ${decision.control.epoch}, for this vault and ${other.vault.url} together`

@@ -177,6 +177,6 @@ async function historyOf(
 
 /** Each change of epoch is first an object that is never overwritten: a lost table learns the highest epoch from them. */
 export async function putControlObject(cluster: Cluster, control: Control): Promise<void> {
-  const key = objectKeys.control(cluster.name, control.epoch, control.trigger?.id ?? newId());
+  const key = objectKeys.control(cluster.name, control.epoch, newId());
   await cluster.vault.bucket.putOnce(key, Buffer.from(JSON.stringify(control, undefined, 2)));
 }

@@ -4,6 +4,7 @@
  *   settings.toml                        the settings of this node
  *   identity.json                        machine and data directory it was made for: a copy of either is told by it
  *   writer.json                          epoch, nonce, next (core/work/commit.ts)
+ *   spill.json                           the same of the chain of spills, and where they go (core/work/push-spill.ts)
  *   program, node                        links: the installed version, the Node 24 that runs it
  *   archive restore cleanup recovered    the sh wrappers that PostgreSQL calls
  *   agent.lock agent.sock agent.json agent.log
@@ -70,6 +71,7 @@ export function statePaths(dir: string) {
     settings: at('settings.toml'),
     identity: at('identity.json'),
     writer: at('writer.json'),
+    spill: at('spill.json'),
     program: at('program'),
     node: at('node'),
     lock: at('agent.lock'),

@@ -3,7 +3,7 @@
  *
  * A vault is the one that is meant when it has the id that is known of it: a URL may name another one by now.
  */
-import type { Control, VaultRef } from '../cluster/facts.ts';
+import { keys, type Control, type VaultRef } from '../cluster/facts.ts';
 import { VaultError } from '../errors.ts';
 import { withLimit } from '../vault/time-limit.ts';
 import type { Vault } from '../vault/vault.ts';
@@ -84,4 +84,29 @@ async function lookAt(
     if (!(error instanceof VaultError)) throw error;
     return { id, url, reachable: false, why: error.message };
   }
+}
+
+/**
+ * The first of these vaults in which `node` has said that it follows; those that do not answer are passed over.
+ *
+ * @returns undefined where none of them knows it, with the vaults that could not be asked
+ */
+export async function findFollowed(
+  cluster: string,
+  node: string,
+  vaults: readonly VaultRef[],
+  open: (url: string) => Promise<Vault>,
+): Promise<{ followed: Cluster | undefined; silent: string[] }> {
+  const silent: string[] = [];
+  for (const { url } of vaults) {
+    try {
+      const other = await openCluster(await open(url), cluster);
+      const row = await other.vault.manifest.get(keys.node(other.partition, node));
+      if (row !== undefined) return { followed: other, silent };
+    } catch (error) {
+      if (!(error instanceof VaultError)) throw error;
+      silent.push(`${url} ([${error.code}] ${error.message})`);
+    }
+  }
+  return { followed: undefined, silent };
 }

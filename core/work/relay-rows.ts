@@ -53,6 +53,10 @@ export async function carryBranch(source: Reading, target: Target, options: Carr
     await openTimeline(source, target, index, lineage[index]!.begins, options);
     await carryTimeline(source, target, index, undefined, options);
   }
+  // Opened before anything was archived: its end is known all the same, and a smart promotion must reach it.
+  const { lsn, firstLsn } = head;
+  if (target.head.lsn === null && lsn !== null)
+    await target.commit([], { head: { ...facts(source, target), lsn, firstLsn } });
 }
 
 /** The oldest segment of the live branch that the source still holds. */
