@@ -110,6 +110,6 @@ function refuseNeeded(control: Control, url: string): void {
     );
   if (control.direct?.url === url)
     throw new VaultError('refused', `the primary may spill to ${url}, so a trigger has to fence it as well`, {
-      hint: `first end that, on the primary: 'walvault configure primary' with another dr_vault, or none`,
+      hint: `first end that, on the primary: 'walvault configure primary --dr-vault none'`,
     });
 }
