@@ -8,6 +8,7 @@ export default {
   testEnvironment: 'node',
   testMatch: ['**/*.test.ts'],
   setupFiles: ['<rootDir>/test/harness/jest-realm.cjs'],
+  setupFilesAfterEnv: ['<rootDir>/test/harness/jest-limits.cjs'],
   transform: { '\\.(ts|js|mjs)$': '<rootDir>/test/harness/jest-transform.cjs' },
   transformIgnorePatterns: ['/node_modules/(?!(commander|smol-toml)/)'],
   cacheDirectory: path.join(os.tmpdir(), `walvault-jest-${os.userInfo().uid}`),

@@ -22,8 +22,6 @@ import { onePair } from '../harness/pairs.ts';
 import { killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(0);
 
 describe(`the agent on ${pair.title}`, () => {

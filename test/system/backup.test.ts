@@ -24,8 +24,6 @@ import { TestServer } from '../harness/postgres.ts';
 import { makeScratch, removeScratch, waitFor } from '../harness/scratch.ts';
 import { archiveFor, copyInto, walInto, type SimpleArchiver } from '../harness/simple-archiver.ts';
 
-jest.setTimeout(120_000);
-
 const MiB = 1 << 20;
 let vaultNumber = 0;
 

@@ -8,8 +8,6 @@ import path from 'node:path';
 import { onePair, pairs } from '../harness/pairs.ts';
 import { TestSite, type Answer } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 /** An error as people get it: one code, a reason, a hint; no stack, no bug. */
 function isClear(answer: Answer, code: string, reason: RegExp): void {
   expect(answer.stderr).toContain(`walvault: [${code}] `);

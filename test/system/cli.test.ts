@@ -14,8 +14,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { TestSite, walvaultFile } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 const pair = onePair(0);
 
 describe(`the commands on ${pair.title}`, () => {

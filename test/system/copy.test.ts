@@ -11,8 +11,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 const pair = onePair(0);
 
 describe(`a copy of the primary on ${pair.title}`, () => {

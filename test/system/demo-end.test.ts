@@ -14,8 +14,6 @@ import { cleanEnvironment } from '../harness/postgres.ts';
 import { makeScratch, processesIn, removeScratch, waitFor } from '../harness/scratch.ts';
 import { walvaultFile } from '../harness/site.ts';
 
-jest.setTimeout(120_000);
-
 /** How long a Node of a hook takes to start, in s: longer than any end of a server here. */
 const SLOW_START_S = 20;
 

@@ -7,8 +7,6 @@ import { openTestVault } from '../harness/vaults.ts';
 import { walvaultFile } from '../harness/site.ts';
 import { pairs } from '../harness/pairs.ts';
 
-jest.setTimeout(180_000);
-
 let scratch: string;
 beforeEach(() => {
   scratch = makeScratch();

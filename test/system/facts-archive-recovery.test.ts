@@ -7,8 +7,6 @@
  */
 import { FactsSite, majors, zeros } from './facts-servers.ts';
 
-jest.setTimeout(120_000);
-
 describe.each(majors)('archive recovery of PostgreSQL %i', (major) => {
   const site = new FactsSite(major);
   const segment = (n: number) => site.segments[n - 1]!;

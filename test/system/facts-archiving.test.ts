@@ -8,8 +8,6 @@
 import { waitFor } from '../harness/scratch.ts';
 import { FactsSite, fillSegment, majors } from './facts-servers.ts';
 
-jest.setTimeout(120_000);
-
 describe.each(majors)('archive_command of PostgreSQL %i', (major) => {
   const site = new FactsSite(major);
   const { primary } = site;

@@ -9,8 +9,6 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { waitFor } from '../harness/scratch.ts';
 import { FactsSite, fillSegment, linesOf, majors, type ScriptedServer } from './facts-servers.ts';
 
-jest.setTimeout(120_000);
-
 const readOnly = { code: '25006' }; // read_only_sql_transaction
 
 describe.each(majors)('a promotion of PostgreSQL %i', (major) => {

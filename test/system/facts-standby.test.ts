@@ -9,8 +9,6 @@ import { copyFileSync, mkdirSync } from 'node:fs';
 import { waitFor } from '../harness/scratch.ts';
 import { FactsSite, fillSegment, majors, type ScriptedServer } from './facts-servers.ts';
 
-jest.setTimeout(120_000);
-
 describe.each(majors)('a standby of PostgreSQL %i', (major) => {
   const site = new FactsSite(major);
   const segment = (n: number) => site.segments[n - 1]!;

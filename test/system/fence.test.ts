@@ -9,8 +9,6 @@ import { onePair } from '../harness/pairs.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 const pair = onePair(0);
 
 describe(`a fenced primary on ${pair.title}`, () => {

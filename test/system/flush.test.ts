@@ -14,8 +14,6 @@ import { waitFor } from '../harness/scratch.ts';
 import { TestSite, walvaultFile } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(0);
 const points = CRASH_POINTS.filter((point) => point.startsWith('flush-') && point !== 'flush-undone');
 

@@ -7,8 +7,6 @@ import { existsSync, openSync, closeSync, rmdirSync, rmSync, symlinkSync, writeS
 import path from 'node:path';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 test('flush with a full vault', async () => {
   const disk = process.env['WALVAULT_TEST_SMALL_DISK']!;
   const site = await TestSite.open({ pair: { major: 18, vault: 'file' }, segmentSizeMiB: 1 });

@@ -9,8 +9,6 @@ import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { makeScratch, removeScratch } from '../harness/scratch.ts';
 
-jest.setTimeout(240_000);
-
 const root = path.resolve(import.meta.dirname, '../..');
 const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
 const inner = `exec unshare -U --map-user=${uid} --map-group=${gid}`;

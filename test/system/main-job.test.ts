@@ -10,8 +10,6 @@ import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
-jest.setTimeout(180_000);
-
 const MiB = 1 << 20;
 
 describe.each(pairs)('main job on $title', (pair) => {

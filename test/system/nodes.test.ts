@@ -7,8 +7,6 @@ import { onePair } from '../harness/pairs.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { TestSite, walvaultFile } from '../harness/site.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(0);
 
 describe(`nodes on ${pair.title}`, () => {

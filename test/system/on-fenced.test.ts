@@ -7,8 +7,6 @@ import { TestServer } from '../harness/postgres.ts';
 import { killHard, makeScratch, processTree, removeScratch, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(1);
 
 describe(`roles told and fenced servers stopped, ${pair.title}`, () => {

@@ -8,8 +8,6 @@ import path from 'node:path';
 import { onePair } from '../harness/pairs.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 const pair = onePair(1);
 
 describe(`one content a name on ${pair.title}`, () => {

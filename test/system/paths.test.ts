@@ -10,8 +10,6 @@ import { TestSite } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 import { segmentEnd } from '../../core/wal/name.ts';
 
-jest.setTimeout(240_000);
-
 describe.each([
   { segmentSizeMiB: 1, pair: onePair(0) },
   { segmentSizeMiB: 64, pair: onePair(1) },

@@ -10,8 +10,6 @@ import type { ProxyMode } from '../harness/proxy.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(300_000);
-
 const pair = pairs.find(({ vault }) => vault === 's3') ?? pairs[0]!;
 
 describe(`a promotion with an unsteady vault on ${pair.title}`, () => {

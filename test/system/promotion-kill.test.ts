@@ -10,8 +10,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { isAlive, killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(1);
 const points = CRASH_POINTS.filter((point) => point.startsWith('promote-') || point.startsWith('open-'));
 

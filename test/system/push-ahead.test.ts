@@ -11,8 +11,6 @@ import { killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(0);
 
 /** Names of pg_wal/archive_status with this ending, without it. */

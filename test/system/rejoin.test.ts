@@ -11,8 +11,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(240_000);
-
 type Answer = { how: string; diverged: boolean; why: string; pastBytes: number; commonLsn: string };
 
 async function open(pair: ReturnType<typeof onePair>, settings = {}): Promise<TestSite> {

@@ -10,10 +10,9 @@ import { onePair } from '../harness/pairs.ts';
 import { pgBin, type TestServer } from '../harness/postgres.ts';
 import { readRunbook, type Runbook, type Step } from '../harness/runbook.ts';
 import { processTree, waitFor } from '../harness/scratch.ts';
-import { TestSite, walvaultFile } from '../harness/site.ts';
+import { TestSite } from '../harness/site.ts';
+import { COMMAND_LIMIT_MS, walvaultFile } from '../harness/walvault-command.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
-
-jest.setTimeout(300_000);
 
 const folder = path.resolve(import.meta.dirname, '../../docs/runbook');
 const pages = readdirSync(folder).filter((name) => name.endsWith('.md') && name !== 'README.md');
@@ -67,7 +66,7 @@ class Rehearsal {
       const child = execFile('/bin/sh', words, {
         env: this.environment(step.on),
         cwd: this.site.scratch,
-        timeout: 120_000,
+        timeout: COMMAND_LIMIT_MS,
       });
       child.on('error', reject);
       child.on('exit', (code) => resolve(code ?? 128));

@@ -12,8 +12,6 @@ import { killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(0);
 
 describe(`salvage on ${pair.title}`, () => {

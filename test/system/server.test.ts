@@ -9,8 +9,6 @@ import { connect, withConnection } from '../../core/postgres/sql.ts';
 import { pgBin, TestServer } from '../harness/postgres.ts';
 import { makeScratch, removeScratch, waitFor } from '../harness/scratch.ts';
 
-jest.setTimeout(120_000);
-
 describe.each([{ major: 15 }, { major: 18 }])('PostgreSQL $major', ({ major }) => {
   const scratch = makeScratch(`v${major}`);
   const server = new TestServer({ major, pgdata: `${scratch}/one`, sockets: scratch, port: 5432 });

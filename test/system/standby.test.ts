@@ -31,8 +31,6 @@ import { configureStandby, createStandby } from '../../core/work/standby.ts';
 import { pgBin, TestServer } from '../harness/postgres.ts';
 import { makeScratch, removeScratch, waitFor } from '../harness/scratch.ts';
 
-jest.setTimeout(180_000);
-
 const programRoot = path.resolve(import.meta.dirname, '../..');
 const MiB = 1 << 20;
 

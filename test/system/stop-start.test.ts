@@ -11,8 +11,6 @@ import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
-jest.setTimeout(240_000);
-
 const pair = onePair(0);
 
 describe(`stop and start of a standby on ${pair.title}`, () => {

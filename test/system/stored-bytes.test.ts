@@ -10,8 +10,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 const pair = onePair(1);
 
 describe(`spoiled objects on ${pair.title}`, () => {

@@ -9,8 +9,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(180_000);
-
 const pair = onePair(1);
 
 describe(`streaming beside the vault on ${pair.title}`, () => {

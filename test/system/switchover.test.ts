@@ -13,8 +13,6 @@ import { waitFor } from '../harness/scratch.ts';
 import { TestSite, walvaultFile } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
-jest.setTimeout(400_000);
-
 const pair = onePair(1);
 
 type SwitchedOver = { to: string; state: string; withoutPrimaryMs: number | null; timeline: number };

@@ -11,8 +11,6 @@ import type { ProxyMode } from '../harness/proxy.ts';
 import { killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
-jest.setTimeout(240_000);
-
 describe.each(pairs)('the vault away on $title', (pair) => {
   let site: TestSite;
   let db1: TestServer, db2: TestServer, db3: TestServer;

@@ -1,0 +1,8 @@
+/**
+ * How long a test or a hook of it may take, by the kind of its suite. It ends what hangs, nothing else: what a test promises about time it
+ * asserts, and what it waits for has a deadline that says what was waited for, well below this.
+ */
+const { testPath } = expect.getState();
+
+if (/[\\/]test[\\/]system[\\/]/.test(testPath)) jest.setTimeout(900_000);
+else if (/[\\/]test[\\/]contract[\\/]/.test(testPath)) jest.setTimeout(60_000);
