@@ -45,7 +45,7 @@ describe.each(pairs)('the loss of a region on $title', (pair) => {
   test('a DR vault does not take the place of one that is silent unless that is said, and then promotes at once', async () => {
     await site.caughtUp('dr1'); // a target has said that it follows
     for (const party of ['person', 'relay', 'dr1']) site.cut('A', party);
-    const words = ['trigger', 'smart', '--to', 'dr1', '--yes', '--vault', site.url('B')];
+    const words = ['trigger', 'smart', '--to', 'dr1', '--yes', '--peer-wait', '1s', '--vault', site.url('B')];
     const refused = await site.walvault(...words);
     expect(refused.status).toBe(3);
     expect(refused.stderr).toMatch(/--unfenced/);
