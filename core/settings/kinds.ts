@@ -159,6 +159,16 @@ export function vaultUrl(): Kind<string> {
   };
 }
 
+/** A vault, or 'none' to take back one that was named before. */
+export function vaultUrlOrNone(): Kind<string> {
+  const url = vaultUrl();
+  return {
+    describe: `${url.describe}, or none`,
+    parse: (given) => (given === 'none' ? given : url.parse(given)),
+    format: (value) => value,
+  };
+}
+
 /** http:// or https://, as the SDK's AWS_ENDPOINT_URL. */
 export function httpUrl(): Kind<string> {
   return {

@@ -17,6 +17,7 @@ import {
   onOff,
   text,
   vaultUrl,
+  vaultUrlOrNone,
   type Kind,
 } from './kinds.ts';
 
@@ -197,6 +198,22 @@ export const SETTINGS = {
     summary: 'How often the primary of a vault that took over looks for the one it superseded.',
     text: 'Once that one answers it becomes a replica, what it does not share is set aside, and the looking ends. Any relay between the two does the same.',
     example: '10s',
+  }),
+  drVault: setting({
+    kind: vaultUrlOrNone(),
+    otherwise: 'the primary archives into its own vault alone',
+    usedBy: ['configure', 'agent'],
+    summary: 'The replica into which the primary archives while its own vault is out of its reach.',
+    text: `'walvault configure primary' arms it in the vault: from then on a trigger fences both, so both must answer then, or --lose-direct is said. What was spilled is served to nobody until the vault itself has taken it over. none: taken back.`,
+    example: 's3://acme-wal-dr/prod?table=walvault&region=eu-central-1',
+  }),
+  drAfter: setting({
+    kind: duration('1s', '1d'),
+    default: '60s',
+    usedBy: ['configure', 'agent'],
+    summary: 'How long the vault may be out of reach before the primary archives into dr_vault.',
+    text: 'Its own vault is tried all the time, and what was spilled goes there first when it answers.',
+    example: '5m',
   }),
   onFenced: setting({
     kind: choice('none', 'stop'),

@@ -8,6 +8,7 @@ import { VaultError } from '../errors.ts';
 import type { RestoreRequest } from '../cluster/decide-restore.ts';
 import { historyName } from '../wal/name.ts';
 import { readBranch } from './branch.ts';
+import type { Cluster } from './cluster.ts';
 import { commitFiles } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { openNode, type NodeContext } from './node-context.ts';
@@ -15,7 +16,8 @@ import { takeNodeLock } from './node-lock.ts';
 import { readSeal, readText } from './node-state.ts';
 import { closeGate, hasTaken, openSealed } from './promote.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
-import { fetchFile, storeFile } from './store-file.ts';
+import { bringHomeAlone } from './push-spill.ts';
+import { fetchFile, storeFile, type StoredFile } from './store-file.ts';
 
 /** @throws VaultError busy (an agent holds the lock and does not answer) and everything that archiving may say */
 export async function archiveAlone(stateDir: string, name: string, file: string): Promise<void> {
@@ -39,9 +41,23 @@ export async function archiveAlone(stateDir: string, name: string, file: string)
       { name, bytes },
       context.settings.zstdLevel,
     );
-    if (stored !== 'same') await commitFiles(cluster, context.seat, [stored]);
+    if (stored !== 'same') await commitAlone(context, cluster, stored);
     crashPoint('alone-committed');
   });
+}
+
+/**
+ * A lone hook spills nothing, since it does not live long enough to know for how long the vault has been away; but what an agent had
+ * spilled may be what the vault misses, and comes home first.
+ */
+async function commitAlone(context: NodeContext, cluster: Cluster, stored: StoredFile): Promise<void> {
+  try {
+    await commitFiles(cluster, context.seat, [stored]);
+  } catch (error) {
+    if (!(error instanceof VaultError && error.code === 'hole')) throw error;
+    if ((await bringHomeAlone(context, cluster)) === 0) throw error;
+    await commitFiles(cluster, context.seat, [stored]);
+  }
 }
 
 /** @returns true: it lies at `target`; false: absent. @throws VaultError */

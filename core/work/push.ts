@@ -9,17 +9,15 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
-import { decideWriter } from '../cluster/decide-archive.ts';
-import { keys } from '../cluster/facts.ts';
-import { parseWalName } from '../wal/name.ts';
 import { isReady, listReady, readyOrder } from '../postgres/wal-directory.ts';
-import { readHead, readControl, type Cluster } from './cluster.ts';
-import { COMMIT_BATCH, commitFiles, type CommitResult } from './commit.ts';
-import { inTurn, settle, writerOf } from './writer.ts';
+import { readControl, type Cluster } from './cluster.ts';
+import { COMMIT_BATCH, type CommitResult } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
 import { listDir, openSpool, vaultIdOf } from './node-state.ts';
-import { storeFile, type StoredFile } from './store-file.ts';
+import { VaultLane, type Lane } from './push-lane.ts';
+import { SpillLane } from './push-spill.ts';
+import type { StoredFile } from './store-file.ts';
 
 /** Markers that lie ahead of PostgreSQL before a request is answered while more waits. */
 const AHEAD = 64;
@@ -31,6 +29,8 @@ const QUEUE = 256;
 const MEMORY = 256 * 1024 * 1024;
 /** How long a refusal stands before the vault is asked again, in ms. */
 const REFUSAL_MS = 2000;
+/** Between two looks at the vault while its files go elsewhere, in ms. */
+const PROBE_MS = 2000;
 
 type Job = {
   name: string;
@@ -44,26 +44,31 @@ type Job = {
   reject(error: unknown): void;
 };
 
+/** One stay on a lane. What is still under way when the queue has gone over to another is nobody's concern any more. */
+type Stay = { lane: Lane; storing: number; committing: boolean };
+
 export class Pusher {
   readonly #context: NodeContext;
   readonly #journal: Journal;
   readonly #jobs = new Map<string, Job>();
-  #storing = 0;
-  #committing = false;
+  readonly #vault: VaultLane;
+  readonly #spill: SpillLane;
+  #stay: Stay;
   #batch = COMMIT_BATCH;
   #ahead = 0;
   #paused: { until: number; error: unknown } | undefined;
   #lastError: unknown;
   #lastArchived: string | null = null;
   #scannedAt = 0;
-  #checkedAt = 0;
-  #fence: ReturnType<typeof decideWriter>;
   #sweptAt = 0;
   #stopping = false;
 
   constructor(context: NodeContext, journal: Journal) {
     this.#context = context;
     this.#journal = journal;
+    this.#spill = new SpillLane(context, journal);
+    this.#vault = new VaultLane(context, (control) => this.#spill.learn(control));
+    this.#stay = { lane: this.#vault, storing: 0, committing: false };
   }
 
   get lastArchived(): string | null {
@@ -141,6 +146,7 @@ export class Pusher {
   async scan(now = false): Promise<void> {
     if (this.#stopping || (this.#paused !== undefined && Date.now() < this.#paused.until)) return;
     this.#paused = undefined;
+    if (this.#stay.lane.kind === 'vault') this.#spill.tend();
     if (this.#jobs.size >= QUEUE / 2 || (!now && Date.now() - this.#scannedAt < 1000)) return;
     this.#scannedAt = Date.now();
     const directory = path.join(this.#context.pgdata, 'pg_wal');
@@ -155,7 +161,7 @@ export class Pusher {
   /** Nothing new is begun; what is being committed is waited for. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    while (this.#committing) await sleep(10);
+    while (this.#stay.committing) await sleep(10);
   }
 
   #add(name: string, file: string): Job {
@@ -172,131 +178,130 @@ export class Pusher {
 
   #pump(): void {
     if (this.#stopping) return;
-    void this.#context.cluster().then(
+    const stay = this.#stay;
+    void stay.lane.open().then(
       (cluster) => {
         const { uploadParallel } = this.#context.settings;
         const most = Math.max(1, Math.min(uploadParallel, Math.floor(MEMORY / (cluster.segmentSize * 2))));
         for (const job of this.#ordered()) {
-          if (this.#storing >= most) break;
-          if (job.state === 'queued') void this.#store(cluster, job);
+          if (stay !== this.#stay || stay.storing >= most) break;
+          if (job.state === 'queued') void this.#store(stay, cluster, job);
         }
       },
-      (error: unknown) => this.#again(error),
+      (error: unknown) => this.#again(stay, error),
     );
   }
 
-  async #store(cluster: Cluster, job: Job): Promise<void> {
-    this.#storing++;
+  async #store(stay: Stay, cluster: Cluster, job: Job): Promise<void> {
+    stay.storing++;
     job.state = 'storing';
     try {
-      const bytes = await readWhole(job.path);
-      await this.#checkWriter(cluster, job.name);
-      const epoch = this.#context.seat.store.read()?.epoch ?? 0;
-      const { zstdLevel } = this.#context.settings;
-      job.stored = await storeFile(
-        cluster,
-        { ...this.#context.seat, epoch },
-        { name: job.name, bytes },
-        zstdLevel,
-      );
+      const stored = await stay.lane.store(cluster, job);
+      if (stay !== this.#stay) return;
+      job.stored = stored;
       crashPoint('push-stored');
       job.state = 'stored';
-      void this.#commit(cluster);
+      void this.#commit(stay, cluster);
     } catch (error) {
+      if (stay !== this.#stay) return;
       job.error = error;
       job.state = isPassing(error) ? 'queued' : 'failed';
-      if (job.state === 'queued') this.#again(error);
-      else void this.#commit(cluster);
+      if (job.state === 'queued') this.#again(stay, error);
+      else void this.#commit(stay, cluster);
     } finally {
-      this.#storing--;
-      if (this.#lastError === undefined && this.#paused === undefined) this.#pump();
+      stay.storing--;
+      if (stay === this.#stay && this.#lastError === undefined && this.#paused === undefined) this.#pump();
     }
-  }
-
-  /**
-   * Before bytes are put: a node that may not write would leave an object behind at each attempt. What the vault holds already is
-   * fine for anybody, so only names without a row are refused here; the commit decides again, by condition.
-   */
-  async #checkWriter(cluster: Cluster, name: string): Promise<void> {
-    if (Date.now() - this.#checkedAt >= 1000) {
-      const { seat } = this.#context;
-      this.#fence = await inTurn(seat, async () => {
-        const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
-        const state = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
-        return decideWriter(control, head, writerOf(seat, state));
-      });
-      this.#checkedAt = this.#fence === undefined ? Date.now() : 0;
-    }
-    if (this.#fence === undefined || (await isHeld(cluster, name))) return;
-    throw new VaultError(this.#fence.code, this.#fence.message, { hint: this.#fence.hint });
   }
 
   /** Commits what is stored at the front of the queue, as one transaction, until something there is not stored yet. */
-  async #commit(cluster: Cluster): Promise<void> {
-    if (this.#committing) return;
-    this.#committing = true;
+  async #commit(stay: Stay, cluster: Cluster): Promise<void> {
+    if (stay.committing) return;
+    stay.committing = true;
     try {
-      for (;;) {
+      while (stay === this.#stay) {
         const front: Job[] = [];
         const [first] = this.#ordered();
-        if (first?.state === 'failed') return this.#refuse(first.error, first);
+        if (first?.state === 'failed') return this.#refuse(stay, first.error, first);
         for (const job of this.#ordered()) {
           if (job.state !== 'stored' || front.length >= this.#batch) break;
           front.push(job);
         }
         if (front.length === 0 || this.#stopping) return;
-        await this.#commitBatch(cluster, front);
+        await this.#commitBatch(stay, cluster, front);
       }
     } finally {
-      this.#committing = false;
+      stay.committing = false;
     }
   }
 
-  async #commitBatch(cluster: Cluster, front: Job[]): Promise<void> {
+  async #commitBatch(stay: Stay, cluster: Cluster, front: Job[]): Promise<void> {
+    const { lane } = stay;
     const files = front
       .map((job) => job.stored)
       .filter((stored): stored is StoredFile => stored !== 'same' && stored !== undefined);
     let results: CommitResult[] = [];
     try {
-      if (files.length > 0)
-        results = await commitFiles(cluster, this.#context.seat, files, this.#context.histories);
+      if (files.length > 0) results = await lane.commit(cluster, files);
     } catch (error) {
+      if (stay !== this.#stay || (lane.kind === 'vault' && (await this.#wasSpilled(cluster, stay, error))))
+        return;
       if (isPassing(error)) {
-        this.#again(error);
+        this.#again(stay, error);
         await sleep(300);
       } else if (front.length > 1) {
         this.#batch = 1; // find the one that is refused; those before it still go
       } else {
-        this.#refuse(error, front[0]!);
+        this.#refuse(stay, error, front[0]!);
         this.#batch = COMMIT_BATCH;
       }
       return;
     }
+    if (stay !== this.#stay) return;
     if (this.#batch === 1 && files.length > 0) this.#batch = COMMIT_BATCH;
     crashPoint('push-committed');
     this.#lastError = undefined;
-    this.#journal.state('push', `archiving to ${cluster.vault.url}`);
-    this.#mark(cluster, front);
+    this.#done(stay, cluster, front, results);
+  }
+
+  /** Only what has an answer: of a batch whose later files are refused the earlier ones are committed, and no other. */
+  #done(stay: Stay, cluster: Cluster, front: readonly Job[], results: readonly CommitResult[]): void {
+    let answered = 0;
+    const upTo = front.findIndex((job) => job.stored !== 'same' && ++answered > results.length);
+    const done = upTo === -1 ? front : front.slice(0, upTo);
+    const { url } = cluster.vault;
+    const isHome = stay.lane.kind === 'vault';
+    if (isHome) this.#spill.answered();
+    this.#journal.state(
+      'push',
+      isHome ? `archiving to ${url}` : `the vault is out of reach: spilling into ${url}`,
+    );
+    this.#mark(isHome ? cluster : undefined, done);
     crashPoint('push-marked');
     for (const { why } of results) if (why !== undefined) this.#journal.state('ignored', why);
-    for (const job of front) {
+    for (const job of done) {
       this.#jobs.delete(job.name);
       this.#ahead++;
       job.resolve();
     }
-    this.#lastArchived = front.at(-1)?.name ?? this.#lastArchived;
-    this.#journal.count('archived', front.length);
+    this.#lastArchived = done.at(-1)?.name ?? this.#lastArchived;
+    this.#journal.count(isHome ? 'archived' : 'spilled', done.length);
   }
 
   #marker(name: string): string {
     return path.join(this.#context.paths.now, `${name}.ok`);
   }
 
-  /** Only after the commit; they only save a question, so they are not flushed, and a failure to write one is no failure. */
-  #mark(cluster: Cluster, jobs: readonly Job[]): void {
+  /**
+   * Only after the commit; they only save a question, so they are not flushed, and a failure to write one is no failure.
+   *
+   * @param cluster  undefined: not in the node's own vault, whose spool stays as it is
+   */
+  #mark(cluster: Cluster | undefined, jobs: readonly Job[]): void {
     try {
       const epoch = this.#context.seat.store.read()?.epoch ?? 0;
-      openSpool(this.#context.paths, vaultIdOf(cluster.vault.url, cluster.partition), epoch);
+      if (cluster !== undefined)
+        openSpool(this.#context.paths, vaultIdOf(cluster.vault.url, cluster.partition), epoch);
       for (const { name } of jobs) fs.writeFileSync(this.#marker(name), '', { mode: 0o600 });
     } catch (error) {
       this.#journal.state('marker', `markers cannot be written: ${inWords(error)}`);
@@ -312,46 +317,89 @@ export class Pusher {
     }
   }
 
-  /** The vault does not answer: everything stays queued, and is tried again within the second. */
-  #again(error: unknown): void {
+  /**
+   * The vault does not answer: everything stays queued, and is tried again within the second. For too long: it goes where spills go. No
+   * answer from there: back to the vault.
+   */
+  #again(stay: Stay, error: unknown): void {
+    if (stay !== this.#stay) return;
+    if (stay.lane.kind === 'spill') return this.#giveUp(error);
+    const isDue = this.#spill.failed();
     const first = this.#lastError === undefined;
     this.#lastError = error;
     this.#journal.state('push', `archiving waits: ${inWords(error)}`);
+    if (isDue) return this.#turn(this.#spill);
     if (!first) return;
     void (async () => {
-      while (this.#jobs.size > 0 && !this.#stopping && this.#lastError !== undefined) {
+      while (this.#jobs.size > 0 && !this.#stopping && this.#lastError !== undefined && stay === this.#stay) {
         await sleep(500);
+        if (stay === this.#stay && this.#lastError !== undefined && this.#spill.failed())
+          return this.#turn(this.#spill);
         this.#pump();
         const cluster = await this.#context.cluster().catch(() => undefined);
-        if (cluster) void this.#commit(cluster);
+        if (cluster) void this.#commit(stay, cluster);
       }
     })();
   }
 
+  /** Everything that waits goes to the other lane; what is under way on this one may land and is the same there. */
+  #turn(lane: Lane): void {
+    if (this.#stopping) return;
+    this.#stay = { lane, storing: 0, committing: false };
+    this.#batch = COMMIT_BATCH;
+    this.#lastError = undefined;
+    for (const job of this.#jobs.values()) {
+      job.state = 'queued';
+      delete job.stored;
+    }
+    if (lane.kind === 'spill') void this.#watchVault(this.#stay);
+    this.#pump();
+  }
+
+  /** Nothing can be spilled: the vault is all there is, and its own error is what those who wait are told. */
+  #giveUp(error: unknown): void {
+    this.#spill.postpone(error);
+    this.#turn(this.#vault);
+  }
+
+  /** While files go elsewhere: as soon as the vault answers it takes home what was spilled, and then the rest goes there again. */
+  async #watchVault(stay: Stay): Promise<void> {
+    while (stay === this.#stay && !this.#stopping) {
+      await sleep(PROBE_MS);
+      try {
+        const cluster = await this.#context.cluster();
+        this.#spill.learn(await readControl(cluster));
+        if ((await this.#spill.bringHome(cluster)) > 0) this.#spill.answered();
+      } catch (error) {
+        if (isPassing(error)) continue;
+        this.#journal.state('spill', `what was spilled does not come home: ${inWords(error)}`);
+      }
+      if (stay === this.#stay) this.#turn(this.#vault);
+    }
+  }
+
+  /** The vault misses what came before: it may lie among the spills. @returns true: it came home, or may come; the file is tried again */
+  async #wasSpilled(cluster: Cluster, stay: Stay, error: unknown): Promise<boolean> {
+    if (!(error instanceof VaultError && error.code === 'hole')) return false;
+    try {
+      return (await this.#spill.bringHome(cluster)) > 0;
+    } catch (why) {
+      if (!isPassing(why) || !this.#spill.isAway) return false;
+      if (stay === this.#stay) this.#lastError = why;
+      this.#journal.state('push', `archiving waits for what was spilled: ${inWords(why)}`);
+      await sleep(500);
+      return true;
+    }
+  }
+
   /** What no repetition cures: everybody who waits is told, and the vault is asked again only after a while, or by the next request. */
-  #refuse(error: unknown, job: Job): void {
+  #refuse(stay: Stay, error: unknown, job: Job): void {
+    if (stay.lane.kind === 'spill') return this.#giveUp(error);
+    this.#spill.answered();
     this.#paused = { until: Date.now() + REFUSAL_MS, error };
     this.#journal.state('push', `archiving is refused at ${job.name}: ${inWords(error)}`);
     const all = [...this.#jobs.values()];
     this.#jobs.clear();
     for (const each of all) each.reject(error);
-  }
-}
-
-async function isHeld(cluster: Cluster, name: string): Promise<boolean> {
-  const parsed = parseWalName(name);
-  const key =
-    parsed?.kind === 'history'
-      ? keys.history(cluster.partition, parsed.timeline)
-      : keys.wal(cluster.partition, name);
-  return (await cluster.vault.manifest.get(key)) !== undefined;
-}
-
-/** @throws VaultError pgdata  with the path, when PostgreSQL's file is not there or not readable */
-async function readWhole(file: string): Promise<Buffer> {
-  try {
-    return await fs.promises.readFile(file);
-  } catch (cause) {
-    throw new VaultError('pgdata', `cannot read ${file}: ${(cause as Error).message}`, { cause });
   }
 }
