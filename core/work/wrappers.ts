@@ -127,6 +127,7 @@ ${run('archive')} "$1" "$2" || exit 1
 exit 0
 `,
     // A detached node is opened for a test with what it has: it shall find the end, and nobody waits for its archive.
+    // What failed before a seal is asked once more after it: "refused" while a fast trigger waits for its seal would stop the server.
     // 1 is said only where the bundle said "absent" (42), or where a standby will ask again; 200 stops recovery, nothing is lost.
     restore: `${head('restore %f %p')}own=no
 if [ . -ef "$P" ]; then own=yes; fi
@@ -165,6 +166,13 @@ case $? in
 0) exit 0 ;;
 42) exit 1 ;;
 esac
+if [ $pending = no ] && { [ -e "$S/seal" ] || [ -e "$D/promote" ]; }; then # sealed while it was asked: now there is an answer
+  ${run('restore')} "$1" "$2"
+  case $? in
+  0) exit 0 ;;
+  42) exit 1 ;;
+  esac
+fi
 fail
 `,
     // A slow or failing cleanup holds a fast stop: one rename, and the agent reports it.

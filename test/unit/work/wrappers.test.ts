@@ -135,6 +135,22 @@ describe('restore', () => {
     expect(call('restore', [A, 'pg_wal/X'])).toBe(code === 0 ? 0 : code === 42 ? 1 : 200);
   });
 
+  test.each([
+    [0, 0],
+    [42, 1],
+    [1, 200],
+  ])('what failed before a seal that is there now is asked again: then %i is %i', async (then, answer) => {
+    await install(then);
+    signal('standby.signal');
+    const node = path.join(state, 'node');
+    const real = fs.realpathSync(node);
+    const sealing = `if [ -e '${state}/seal' ]; then exec '${real}' "$@"; fi\n: > '${state}/seal'; exit 77`;
+    fs.rmSync(node);
+    fs.writeFileSync(node, `#!/bin/sh\n${sealing}\n`, { mode: 0o755 });
+    expect(call('restore', [A, 'pg_wal/X'])).toBe(answer);
+    expect(calls()).toBe(1);
+  });
+
   test('a Node that is missing stops archive recovery and leaves a standby up', async () => {
     await install(0);
     fs.rmSync(path.join(state, 'node'));
