@@ -51,6 +51,46 @@ export class SteadyWriter {
   }
 }
 
+/**
+ * Ends one segment after the other until stopped, each when the one before is archived (and not sooner than `pauseMs` later): a load
+ * that no machine is too slow for.
+ */
+export class SteadySwitcher {
+  private stopping = false;
+  private readonly ended: Promise<void>;
+
+  private constructor(server: TestServer, pauseMs: number) {
+    this.ended = this.switch(server, pauseMs);
+  }
+
+  static start(server: TestServer, { pauseMs = 300 } = {}): SteadySwitcher {
+    return new SteadySwitcher(server, pauseMs);
+  }
+
+  private async switch(server: TestServer, pauseMs: number): Promise<void> {
+    const name = `SELECT pg_walfile_name(pg_switch_wal()) AS name`;
+    const archived = `SELECT last_archived_wal >= $1 FROM pg_stat_archiver`;
+    const client = await server.connect();
+    try {
+      while (!this.stopping) {
+        const [ended] = (await client.query<{ name: string }>(name)).rows;
+        do await new Promise((resolve) => setTimeout(resolve, pauseMs));
+        while (
+          !this.stopping &&
+          Object.values((await client.query(archived, [ended!.name])).rows[0])[0] !== true
+        );
+      }
+    } finally {
+      await client.end();
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.stopping = true;
+    await this.ended;
+  }
+}
+
 /** How many of the rows 1..upTo are missing on `server`. */
 export async function missingRows(server: TestServer, upTo: number): Promise<number> {
   return upTo - (await server.number(`SELECT count(*) FROM steady WHERE id BETWEEN 1 AND ${upTo}`));

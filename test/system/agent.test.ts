@@ -88,7 +88,7 @@ describe(`the agent on ${pair.title}`, () => {
     const server = site.server('db1');
     const since = performance.now();
     await server.stop('fast');
-    expect(performance.now() - since).toBeLessThan(30_000);
+    expect(performance.now() - since).toBeLessThan(120_000);
     await waitFor('the end of the agent', 30_000, () => site.agentPids('db1').length === 0);
     expect(existsSync(path.join(site.state('db1'), 'agent.sock'))).toBe(false);
     await server.start();

@@ -173,6 +173,8 @@ describe(`the commands on ${pair.title}`, () => {
     expect(await failure('guard', '--pgdata', db2.pgdata)).toMatchObject({ code: 'refused' });
     await db2.stop('fast');
     expect(await json('guard', '--pgdata', db2.pgdata)).toMatchObject({ repaired: false, removed: [] });
+    // an agent outlives its server by a few looks, and would take the trigger of the next test
+    await waitFor('the end of the agent', 30_000, () => site.agentPids('db2').length === 0);
   });
 
   test('a trigger whose target does not run is reported after --wait, goes on, and can be superseded', async () => {

@@ -9,8 +9,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { SteadyWriter, tableSum } from '../harness/writer.ts';
 
-jest.setTimeout(180_000);
-
 describe.each(pairs)('two vaults on $title', (pair) => {
   let site: DrSite;
   let db1: TestServer, db2: TestServer, dr1: TestServer;

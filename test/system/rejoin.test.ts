@@ -96,7 +96,7 @@ describe(`after kill -9 and a failover on ${one.title}`, () => {
     );
     expect(answer.status).toBe(0);
     expect(answer.stdout).toMatch(/unasked/);
-    expect(performance.now() - begun).toBeLessThan(10_000);
+    expect(performance.now() - begun).toBeLessThan(60_000);
   });
 
   test('rejoin --dry-run says from where and by how much it diverged, and changes nothing', async () => {

@@ -71,7 +71,7 @@ describe(`switchover on ${pair.title}`, () => {
     await writer.stop();
     expect(answer).toMatchObject({ to: 'db2', state: 'open', timeline: 2 });
     expect(answer.withoutPrimaryMs).toBeGreaterThan(0);
-    expect(answer.withoutPrimaryMs).toBeLessThan(30_000);
+    expect(answer.withoutPrimaryMs).toBeLessThan(120_000);
     await isSwitched();
     expect(await missingRows(server('db2'), writer.acknowledged.at(-1)!.id)).toBe(0);
     const all = await server('db2').value(sum);
