@@ -1,5 +1,5 @@
 /** How far a replica is behind its source, and the rows in both manifests that say so. */
-import { keys, type RelayRow, type WalRow } from '../cluster/facts.ts';
+import { keys, type Head, type RelayRow, type WalRow } from '../cluster/facts.ts';
 import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { isSegmentName, segmentEnd } from '../wal/name.ts';
@@ -18,8 +18,18 @@ export type Lag = {
 
 const COUNTED = 2000;
 
+/** What a lag is reckoned from: the source's branch, and the place of the replica's head on it. */
+export type Behind = {
+  source: Pick<Reading, 'head' | 'lineage' | 'cluster'>;
+  target: { head: Pick<Head, 'timeline' | 'lsn'> };
+};
+
 /** @param now  for the age */
-export async function relayLag(source: Reading, target: Reading, now: Date = new Date()): Promise<Lag> {
+export async function relayLag(
+  source: Behind['source'],
+  target: Behind['target'],
+  now: Date = new Date(),
+): Promise<Lag> {
   const { head, lineage, cluster } = source;
   const { segmentSize, partition, vault } = cluster;
   if (head.lsn === null) return { rows: 0, bytes: 0, seconds: 0 };
@@ -55,7 +65,7 @@ export async function relayLag(source: Reading, target: Reading, now: Date = new
 const hex8 = (timeline: number): string => timeline.toString(16).toUpperCase().padStart(8, '0');
 
 /** Where the replica goes on along the source's branch: never past the fork of the timeline it is on. */
-function beginOf(source: Reading, target: Reading): bigint {
+function beginOf(source: Behind['source'], target: Behind['target']): bigint {
   const { head, lineage } = source;
   const lsn =
     target.head.lsn === null ? parseLsn(head.firstLsn ?? head.lsn ?? '0/0') : parseLsn(target.head.lsn);

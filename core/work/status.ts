@@ -22,6 +22,7 @@ import { isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
 import { readBranch, type Branch } from './branch.ts';
 import { readControl, type Cluster } from './cluster.ts';
+import { relayLag } from './relay-lag.ts';
 
 export type Status = {
   cluster: string;
@@ -59,7 +60,10 @@ export type Status = {
   spills: { files: number; node: string; epoch: number; firstLsn: string; lsn: string; at: string } | null;
 };
 
-/** What a relay said last of its way `to` another vault, or `from` it. */
+/**
+ * What a relay said last of its way `to` another vault, or `from` it. Of a way `to`, rows, bytes and seconds are reckoned anew, from the
+ * place that it said last to this vault's head: a relay that is dead tells no lag by itself.
+ */
 export type RelayStatus = Pick<
   RelayRow,
   'direction' | 'vault' | 'lsn' | 'rows' | 'bytes' | 'seconds' | 'at' | 'trouble'
@@ -114,16 +118,20 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
     supersedes: control.supersedes,
     supersededBy: control.supersededBy,
     direct: control.direct,
-    relays: await relaysOf(cluster),
+    relays: await relaysOf(cluster, branch, now),
     spills: spillsOf(head),
   };
 }
 
-async function relaysOf(cluster: Cluster): Promise<RelayStatus[]> {
-  const rows = await rowsOf<RelayRow>(cluster, 'relay#');
-  return rows.map(({ direction, vault, lsn, rows: count, bytes, seconds, at, trouble }) => ({
-    ...{ direction, vault, lsn, rows: count, bytes, seconds, at, trouble },
-  }));
+async function relaysOf(cluster: Cluster, branch: Branch, now: Date): Promise<RelayStatus[]> {
+  const relays: RelayStatus[] = [];
+  for (const row of await rowsOf<RelayRow>(cluster, 'relay#')) {
+    const { direction, vault, lsn, at, trouble } = row;
+    const lag = direction === 'to' ? await relayLag({ ...branch, cluster }, { head: row }, now) : row;
+    const { rows, bytes, seconds } = lag;
+    relays.push({ direction, vault, lsn, rows, bytes, seconds, at, trouble });
+  }
+  return relays;
 }
 
 function spillsOf({ spill }: Head): Status['spills'] {
