@@ -9,23 +9,25 @@ export type NodeRole = 'primary' | 'standby';
 
 export type Step =
   | { kind: 'run'; on: string; script: string; exits: number; prints: string[]; line: number }
-  | {
-      kind: 'happens';
-      what: 'writes' | 'crash' | 'freeze' | 'wake' | 'archive';
-      node: string;
-      line: number;
-    }
-  | {
-      kind: 'until';
-      node: string;
-      is: 'primary' | 'standby' | 'down' | 'fenced' | 'absent';
-      line: number;
-    };
+  | { kind: 'happens'; what: (typeof HAPPENINGS)[number]; node: string; line: number }
+  | { kind: 'vault'; what: (typeof VAULT_HAPPENINGS)[number]; vault: VaultName; line: number }
+  | { kind: 'relay'; runs: boolean; line: number }
+  | { kind: 'until'; node: string; is: (typeof STATES)[number]; line: number }
+  | { kind: 'until vault'; vault: VaultName; is: (typeof VAULT_STATES)[number]; line: number };
 
-export type Runbook = { title: string; begins: { node: string; role: NodeRole }[]; steps: Step[] };
+type VaultName = 'A' | 'B';
+
+export type Runbook = {
+  title: string;
+  /** `vault`: the one that the node follows or archives into; B is the DR vault, which a site has where a node names it. */
+  begins: { node: string; role: NodeRole; vault: VaultName }[];
+  steps: Step[];
+};
 
 const HAPPENINGS = ['writes', 'crash', 'freeze', 'wake', 'archive'] as const;
+const VAULT_HAPPENINGS = ['away', 'back'] as const;
 const STATES = ['primary', 'standby', 'down', 'fenced', 'absent'] as const;
+const VAULT_STATES = ['active', 'replica', 'level'] as const;
 
 /** @param file  for messages @throws Error with file and line, where the page does not keep the convention */
 export function readRunbook(text: string, file: string): Runbook {
@@ -91,18 +93,33 @@ function readBegins(comment: string, bad: Bad): Runbook['begins'] {
     .slice('begins with: '.length)
     .split(', ')
     .map((part) => {
-      const [, node, role] = /^(\w+) (primary|standby)$/.exec(part) ?? [];
-      if (node === undefined) throw bad(`'${part}' is not NODE primary or NODE standby`);
-      return { node, role: role as NodeRole };
+      const [, node, role, vault = 'A'] = /^(\w+) (primary|standby)(?: in ([AB]))?$/.exec(part) ?? [];
+      if (node === undefined) throw bad(`'${part}' is not NODE primary, NODE standby or NODE standby in B`);
+      return { node, role: role as NodeRole, vault: vault as VaultName };
     });
 }
 
 function readWord(comment: string, bad: Bad) {
+  const [, way] = /^happens: relay (starts|stops)$/.exec(comment) ?? [];
+  if (way !== undefined) return { kind: 'relay' as const, runs: way === 'starts' };
+  const [, event, one] = /^(happens: away|happens: back|until:) ([AB])\b/.exec(comment) ?? [];
+  if (one !== undefined) return readVaultWord(comment, event!, one as VaultName, bad);
   const [, happening, place] = /^happens: (\w+) (?:on )?(\w+)$/.exec(comment) ?? [];
   const what = HAPPENINGS.find((each) => each === happening);
   if (what !== undefined && place !== undefined) return { kind: 'happens' as const, what, node: place };
   const [, node, state] = /^until: (\w+) (\w+)$/.exec(comment) ?? [];
   const is = STATES.find((each) => each === state);
   if (is !== undefined && node !== undefined) return { kind: 'until' as const, node, is };
-  throw bad(`'${comment}' is no comment that a runbook knows (docs/runbook/README.md)`);
+  throw unknown(comment, bad);
 }
+
+function readVaultWord(comment: string, event: string, vault: VaultName, bad: Bad) {
+  const what = VAULT_HAPPENINGS.find((each) => comment === `happens: ${each} ${vault}`);
+  if (what !== undefined) return { kind: 'vault' as const, what, vault };
+  const is = VAULT_STATES.find((each) => event === 'until:' && comment === `until: ${vault} ${each}`);
+  if (is !== undefined) return { kind: 'until vault' as const, vault, is };
+  throw unknown(comment, bad);
+}
+
+const unknown = (comment: string, bad: Bad): Error =>
+  bad(`'${comment}' is no comment that a runbook knows (docs/runbook/README.md)`);

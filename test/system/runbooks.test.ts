@@ -5,7 +5,9 @@
 import { execFile } from 'node:child_process';
 import { openSync, readdirSync, readFileSync, closeSync, mkdtempSync, symlinkSync } from 'node:fs';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { parseLsn } from '../../core/wal/lsn.ts';
+import { DrSite } from '../harness/dr-site.ts';
 import { onePair } from '../harness/pairs.ts';
 import { pgBin, type TestServer } from '../harness/postgres.ts';
 import { readRunbook, type Runbook, type Step } from '../harness/runbook.ts';
@@ -21,6 +23,11 @@ const pair = onePair(0);
 /** A site, and what the steps of one page did to it. */
 class Rehearsal {
   readonly site: TestSite;
+  /** The same site, where it has two vaults. */
+  private readonly pairSite: DrSite | undefined;
+  private relay: ReturnType<DrSite['startRelay']> | undefined;
+  /** What the active vault was when a step looked last. */
+  private active: 'A' | 'B' = 'A';
   private readonly page: string;
   private readonly bin: string;
   /** `archived`: the highest row known to be in the vault, which is all that must be left of a writer whose server crashed. */
@@ -30,6 +37,7 @@ class Rehearsal {
 
   private constructor(site: TestSite, page: string, fresh: TestServer | undefined) {
     this.site = site;
+    this.pairSite = site instanceof DrSite ? site : undefined;
     this.fresh = fresh;
     this.page = page;
     // one folder with just what a page may call, before everything else on the PATH
@@ -38,14 +46,20 @@ class Rehearsal {
   }
 
   static async open(page: string, begins: Runbook['begins']): Promise<Rehearsal> {
-    const site = await TestSite.open({ pair, walvault: { WALVAULT_HEARTBEAT_INTERVAL: '1s' } });
+    const hasTwo = begins.some(({ vault }) => vault === 'B');
+    const walvault = { WALVAULT_HEARTBEAT_INTERVAL: '1s', WALVAULT_SWEEP_INTERVAL: '1s' };
+    const site = await (hasTwo ? DrSite : TestSite).open({ pair, walvault });
     const [first, ...standbys] = [...begins].sort((left) => (left.role === 'primary' ? -1 : 1));
     if (first?.role !== 'primary') throw new Error(`${page}: a site begins with a primary`);
     await site.makePrimary(first.node);
     await site.backup(first.node);
-    for (const { node } of standbys) await site.addStandby(node);
+    if (site instanceof DrSite) await site.relayOnce();
+    for (const { node, vault } of standbys)
+      await (site instanceof DrSite && vault === 'B' ? site.addDrStandby(node) : site.addStandby(node));
+    const fresh = hasTwo || site.servers.has('db3') ? undefined : site.declare('db3');
+    const rehearsal = new Rehearsal(site, page, fresh);
+    if (hasTwo) await rehearsal.switchRelay(true);
     for (const { node } of standbys) await site.caughtUp(node, first.node);
-    const rehearsal = new Rehearsal(site, page, site.servers.has('db3') ? undefined : site.declare('db3'));
     for (const { node } of standbys) await rehearsal.until(node, 'standby');
     return rehearsal;
   }
@@ -53,7 +67,46 @@ class Rehearsal {
   async take(step: Step): Promise<void> {
     if (step.kind === 'run') await this.run(step);
     else if (step.kind === 'until') await this.until(step.node, step.is);
+    else if (step.kind === 'until vault') await this.untilVault(step.vault, step.is);
+    else if (step.kind === 'relay') await this.switchRelay(step.runs);
+    else if (step.kind === 'vault') this.switchVault(step.vault, step.what);
     else await this.happen(step.what, step.node);
+  }
+
+  private get two(): DrSite {
+    if (this.pairSite === undefined) throw new Error(`${this.page}: this site has one vault`);
+    return this.pairSite;
+  }
+
+  private switchVault(vault: 'A' | 'B', what: 'away' | 'back'): void {
+    if (what === 'away') this.two.cut(vault);
+    else this.two.mend(vault);
+  }
+
+  /** The relay as a service somewhere: from the active vault to the other one, turning round by itself. */
+  private async switchRelay(runs: boolean): Promise<void> {
+    await this.relay?.stop();
+    const from = runs ? await this.findActive() : 'A';
+    const to = from === 'A' ? 'B' : 'A';
+    this.relay = runs ? this.two.startRelay({ from, to }) : undefined;
+  }
+
+  private async findActive(): Promise<'A' | 'B'> {
+    for (const vault of ['A', 'B'] as const) {
+      const { control } = await this.two.view(vault).heart();
+      // A vault that was lost may still believe that it is the one.
+      if (control.role === 'active' && control.supersedes !== null) return (this.active = vault);
+      if (control.role === 'active') this.active = vault;
+    }
+    return this.active;
+  }
+
+  private async untilVault(vault: 'A' | 'B', is: 'active' | 'replica' | 'level'): Promise<void> {
+    const from = vault === 'A' ? 'B' : 'A';
+    if (is === 'level') return this.two.relayed({ from, to: vault }, 90_000);
+    await waitFor(`${vault} is ${is} (${this.page})`, 90_000, async () => {
+      return (await this.two.view(vault).heart()).control.role === is;
+    });
   }
 
   private async run(step: Step & { kind: 'run' }): Promise<void> {
@@ -86,9 +139,19 @@ class Rehearsal {
 
   /** What the README promises a person to have. */
   private environment(on: string): NodeJS.ProcessEnv {
-    const { site } = this;
+    const { site, pairSite } = this;
+    const party = on === 'operator' ? undefined : on;
+    const two =
+      pairSite === undefined
+        ? {}
+        : {
+            VAULT_A: pairSite.url('A', party),
+            VAULT_B: pairSite.url('B', party),
+            NEW_VAULT: pathToFileURL(path.join(site.scratch, 'new vault')).href,
+          };
     const person = {
-      ...site.personEnv,
+      ...site.personEnvOf(party),
+      ...two,
       PATH: [this.bin, pgBin(pair.major), process.env['PATH']].join(path.delimiter),
     };
     if (on === 'operator')
@@ -132,7 +195,7 @@ class Rehearsal {
     const { site } = this;
     await waitFor(`${node} is ${is} (${this.page})`, 90_000, async () => {
       if (is === 'down') return site.server(node).pid() === undefined;
-      const status = await site.status();
+      const status = await site.status(node);
       const found = status.nodes.find(({ name }) => name === node);
       if (is === 'absent') return found === undefined;
       if (is === 'fenced')
@@ -147,7 +210,9 @@ class Rehearsal {
 
   /** Every row that had to stay is on the primary, whichever that is by now. */
   async finish(): Promise<void> {
-    const { primary } = await this.site.status();
+    if (this.pairSite !== undefined) await this.findActive();
+    const { primary } =
+      this.pairSite === undefined ? await this.site.status() : await this.pairSite.statusOf(this.active);
     await Promise.all(this.writers.map(({ writer }) => writer.stop()));
     const due = this.writers.map(({ writer, archived, crashed }) =>
       crashed ? archived : (writer.acknowledged.at(-1)?.id ?? 0),
