@@ -83,15 +83,18 @@ export function examineRoles(patients: readonly Patient[], unreached: number): F
   };
 }
 
+/** What the source has and the target has not, now; a relay that is dead tells it by itself no more. `seconds`: age of the oldest. */
+type Lag = Pick<RelayRow, 'rows' | 'seconds'>;
+
 /** A vault and one that follows it (`target.control.source`). @param now  for ages */
-export function examinePair(source: Patient, target: Patient, now: Date): Finding[] {
+export function examinePair(source: Patient, target: Patient, lag: Lag, now: Date): Finding[] {
   const database = examineDatabase(source, target);
   if (database.state === 'bad') return [database];
   return [
     database,
     examineEpochs(source, target),
     ...examineBranch(source, target),
-    examineRelay(source, target, now),
+    examineRelay(source, target, lag, now),
     ...examineSpills(source, target),
     ...examineArmed(source, target),
   ];
@@ -178,7 +181,7 @@ function examineBranch(source: Patient, target: Patient): Finding[] {
   return findings;
 }
 
-function examineRelay(source: Patient, target: Patient, now: Date): Finding {
+function examineRelay(source: Patient, target: Patient, lag: Lag, now: Date): Finding {
   const what = 'relay';
   const command = `walvault relay --from '${source.url}' --to '${target.url}' --follow`;
   const row = target.relays.find(
@@ -188,22 +191,23 @@ function examineRelay(source: Patient, target: Patient, now: Date): Finding {
     return { ...{ what, state: 'bad' }, says: `no relay from ${source.url} was ever heard of`, fix: command };
   if (row.trouble !== null)
     return { ...{ what, state: 'bad' }, says: `it does not get on: ${row.trouble}`, fix: command };
+  const behind = lag.rows === 0 ? 'nothing' : lag.rows === 1 ? '1 row' : `${lag.rows} rows`;
   const silentMs = now.getTime() - Date.parse(row.at);
   if (silentMs > SILENT_AFTER_MS)
     return {
       ...{ what, state: 'warn' },
-      says: `not heard of for ${Math.round(silentMs / 60_000)} min (last at ${row.at})`,
+      says: `not heard of for ${Math.round(silentMs / 60_000)} min (last at ${row.at}), ${behind} behind`,
       fix: `does it still run? ${command}`,
     };
-  if (row.seconds > LAG_SECONDS)
+  if (lag.seconds > LAG_SECONDS)
     return {
       ...{ what, state: 'warn' },
-      says: `${row.rows} rows behind, the oldest of them for ${Math.round(row.seconds / 60)} min`,
+      says: `${behind} behind, the oldest of them for ${Math.round(lag.seconds / 60)} min`,
       fix: 'it gets on, but slower than the primary writes: look at the network between the vaults',
     };
   return {
     ...{ what, state: 'ok' },
-    says: `heard of at ${row.at}, ${row.rows === 0 ? 'nothing' : `${row.rows} rows`} behind`,
+    says: `heard of at ${row.at}, ${behind} behind`,
   };
 }
 

@@ -15,7 +15,8 @@ import { withLimit } from '../vault/time-limit.ts';
 import type { Vault } from '../vault/vault.ts';
 import { openCluster, type Cluster } from './cluster.ts';
 import { namedVaults } from './other-vaults.ts';
-import { readSide } from './replica.ts';
+import { relayLag } from './relay-lag.ts';
+import { readSide, type Reading } from './replica.ts';
 
 export type PairExam = {
   findings: Finding[];
@@ -56,17 +57,21 @@ export async function examineVaults(
   findings.push(examineRoles(patients, unreached.length));
   for (const target of patients) {
     const from = patients.find((each) => each.control.vaultId === target.control.source?.id);
-    if (from !== undefined) findings.push(...examinePair(from, target, now));
+    if (from === undefined) continue;
+    const lag = await relayLag(from, target, now);
+    findings.push(...examinePair(from, target, lag, now));
   }
   return { findings, worst: worstOf(findings) };
 }
+
+type Examined = Patient & Reading;
 
 export function worstOf(findings: readonly Finding[]): 0 | 1 | 2 {
   if (findings.some(({ state }) => state === 'bad')) return 2;
   return findings.some(({ state }) => state === 'warn') ? 1 : 0;
 }
 
-async function readPatient(cluster: Cluster, sinceMs = performance.now()): Promise<Patient> {
+async function readPatient(cluster: Cluster, sinceMs = performance.now()): Promise<Examined> {
   const side = await readSide(cluster);
   const relays: RelayRow[] = [];
   const range = { pk: cluster.partition, from: 'relay#', to: after('relay#') };
@@ -79,7 +84,7 @@ async function lookAt(
   { id, url }: VaultRef,
   open: (url: string) => Promise<Vault>,
   limitMs: number,
-): Promise<Patient | Finding> {
+): Promise<Examined | Finding> {
   const sinceMs = performance.now();
   const bad = (says: string): Finding => ({
     ...{ what: 'reach', state: 'bad', says },

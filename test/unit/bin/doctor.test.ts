@@ -33,6 +33,13 @@ test('a pair that is well ends with 0, asked of either vault', async () => {
   }
 });
 
+test('the lag is that of now, not what a relay said that has died since', async () => {
+  const { db1, b } = await pair('lag');
+  for (const number of [4, 5]) await db1.archive(segment(1, number));
+  const { findings } = await ask(b);
+  expect(findings.find(({ what }) => what === 'relay')?.says).toMatch(/2 rows behind/);
+});
+
 test('one vault alone is well', async () => {
   await newCluster(await openVault('memory:doctor-alone'), 'main');
   expect(await ask('memory:doctor-alone')).toMatchObject({ code: 0, worst: 0 });
