@@ -18,7 +18,7 @@ import { asRow, changing, eventChange, newId, readControl, readHead, type Cluste
 import { crashPoint } from './crash-points.ts';
 import { putControlObject } from './init.ts';
 import { relayPass, type RelayStep } from './relay.ts';
-import { adoptSpills, takeHome } from './spill.ts';
+import { adoptSpills } from './spill.ts';
 import { triggerPromotion } from './trigger.ts';
 
 export type TakeOverStep =
@@ -128,11 +128,6 @@ async function fenceAndCarry(
   options: TakeOverOptions,
   say: (step: TakeOverStep) => void,
 ): Promise<number> {
-  // What the primary spilled goes home first: it is behind what the other vault holds.
-  if ((await readHead(target)).spill !== null && (await readControl(peer)).role === 'active') {
-    const { files } = await takeHome(peer, target);
-    if (files > 0) say({ step: 'home', files });
-  }
   const { epoch, already } = await fence(target, peer, request);
   crashPoint('takeover-fenced');
   say({ step: 'fenced', epoch, already });
