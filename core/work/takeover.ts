@@ -128,15 +128,21 @@ async function fenceAndCarry(
   options: TakeOverOptions,
   say: (step: TakeOverStep) => void,
 ): Promise<number> {
+  const carry = {
+    backups: false,
+    onStep: say,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  };
+  // Nearly all of it while the other still takes archives: what cannot be carried is found before anything is fenced, and there is
+  // a primary until the last few rows.
+  const active = await readControl(peer);
+  const isOlder = active.epoch < (await readControl(target)).epoch;
+  if (active.role === 'active' && !isOlder) await relayPass(peer, target, carry);
   const { epoch, already } = await fence(target, peer, request);
   crashPoint('takeover-fenced');
   say({ step: 'fenced', epoch, already });
   try {
-    const report = await relayPass(peer, target, {
-      backups: false,
-      onStep: say,
-      ...(options.signal === undefined ? {} : { signal: options.signal }),
-    });
+    const report = await relayPass(peer, target, carry);
     say({ step: 'carried', rows: report.rows });
   } catch (error) {
     if (!(error instanceof VaultError)) throw error;

@@ -284,6 +284,18 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
       expect(await listAside(A)).toEqual([]);
     });
 
+    test('what cannot be carried over is found before the vault that answers is fenced', async () => {
+      await archive(db1, 1, 4, 6);
+      await A.vault.manifest.transact([
+        { do: 'delete', key: keys.wal(A.partition, segment(1, 5)), when: 'present' },
+      ]);
+      await expect(takeOver(B, async () => A, { mode: 'smart', to: 'dr1' })).rejects.toMatchObject({
+        code: 'hole',
+      });
+      expect(await readControl(A)).toMatchObject({ role: 'active', epoch: 1, primary: 'db1' });
+      expect(await db1.archive(segment(1, 7))).toBe('committed');
+    });
+
     test('one that does not answer is superseded only when that is said', async () => {
       await expect(takeOver(B, silent, { mode: 'smart', to: 'dr1' })).rejects.toMatchObject({
         code: 'refused',
