@@ -135,7 +135,9 @@ async function follow(context: Context, source: Cluster, target: Cluster, everyM
       },
       onTrouble(error) {
         teller.end();
-        context.say(`[${error.code}] ${error.message}; tried again`);
+        const { code, message } = error;
+        if (context.json) context.io.err(`${JSON.stringify({ error: { code, retry: true, message } })}\n`);
+        else context.say(`[${code}] ${message}; tried again`);
       },
     }),
   ).finally(teller.end);

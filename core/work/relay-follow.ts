@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
-import { relayPass, Turned, type RelayOptions, type RelayReport } from './relay.ts';
+import { relayPass, tellTrouble, Turned, type RelayOptions, type RelayReport } from './relay.ts';
 
 export type FollowOptions = Omit<RelayOptions, 'sweep'> & {
   /** Between two looks at the source, ms. */
@@ -35,7 +35,10 @@ export async function followRelay(one: Cluster, other: Cluster, options: FollowO
   const isEnded = (): boolean => options.signal?.aborted === true;
   while (!isEnded()) {
     try {
-      const now = await positionOf(source, target);
+      const now = await positionOf(source, target).catch(async (error: unknown) => {
+        await tellTrouble(source, target, error); // the pass that would say so does not begin
+        throw error;
+      });
       const sweep = performance.now() - sweptAt >= (options.sweepEveryMs ?? SWEEP_EVERY_MS);
       if (now !== seen || sweep || performance.now() - passedAt >= TELL_EVERY_MS) {
         const report = await relayPass(source, target, { ...options, sweep });

@@ -221,8 +221,8 @@ async function syncHead(from: Reading, target: Target): Promise<void> {
   await target.commit([], { head: { epoch, lastTimeline: Math.max(lastTimeline, head.lastTimeline) } });
 }
 
-/** In both manifests, as far as they answer: a relay that stands still must be seen without its log. */
-async function tellTrouble(source: Cluster, target: Cluster, error: unknown): Promise<void> {
+/** In both manifests, as far as they answer: a relay that stands still must be seen without its log. @throws never */
+export async function tellTrouble(source: Cluster, target: Cluster, error: unknown): Promise<void> {
   if (!(error instanceof VaultError) || error instanceof Turned) return;
   const tellOne = async (cluster: Cluster, other: Cluster): Promise<void> => {
     for await (const row of cluster.vault.manifest.query({

@@ -42,11 +42,17 @@ export async function holdings(cluster: Cluster): Promise<Record<string, string>
   return held;
 }
 
-/** What must hold of any vault at any moment: rows of a timeline lie one behind the other up to head, and each object is right. */
-export async function expectSound(cluster: Cluster): Promise<void> {
+/**
+ * What must hold of any vault at any moment: rows of a timeline lie one behind the other up to head, and each object is right.
+ *
+ * @param read  keys of objects that were read before, and those that are read now: an object is written once
+ */
+export async function expectSound(cluster: Cluster, read = new Set<string>()): Promise<void> {
   const byTimeline = new Map<string, number[]>();
   for (const name of (await names(cluster)).filter((each) => each.length === 24)) {
-    await fetchFile(cluster, (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow);
+    const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow;
+    if (!read.has(row.key)) await fetchFile(cluster, row);
+    read.add(row.key);
     const list = byTimeline.get(name.slice(0, 8)) ?? [];
     byTimeline.set(name.slice(0, 8), [...list, Number.parseInt(name.slice(16), 16)]);
   }
