@@ -9,6 +9,7 @@ export default {
   testMatch: ['**/*.test.ts'],
   setupFiles: ['<rootDir>/test/harness/jest-realm.cjs'],
   setupFilesAfterEnv: ['<rootDir>/test/harness/jest-limits.cjs'],
+  testSequencer: '<rootDir>/test/harness/jest-order.cjs',
   transform: { '\\.(ts|js|mjs)$': '<rootDir>/test/harness/jest-transform.cjs' },
   transformIgnorePatterns: ['/node_modules/(?!(commander|smol-toml)/)'],
   cacheDirectory: path.join(os.tmpdir(), `walvault-jest-${os.userInfo().uid}`),

@@ -9,7 +9,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } fr
 import path from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { killHard, PATIENCE, processTree, waitFor } from './scratch.ts';
+import { killHard, PATIENCE, processesAt, processTree, waitFor } from './scratch.ts';
 
 const run = promisify(execFile);
 const root = path.resolve(import.meta.dirname, '../..');
@@ -167,6 +167,9 @@ export class TestServer {
     const pid = this.pid();
     if (pid === undefined) throw new Error(`no server runs in ${this.pgdata}`);
     await killHard(processTree(pid));
+    // what was forked while the others were listed holds the shared memory, and no server starts beside it
+    for (let born = processesAt(this.pgdata); born.length > 0; born = processesAt(this.pgdata))
+      await killHard(born);
     // where process 1 is slow to bury the dead, or never does, everybody would take the dead postmaster for a running one
     if (this.pid() !== undefined) this.nameBuried();
   }

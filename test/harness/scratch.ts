@@ -81,6 +81,13 @@ export function processesIn(scratch: string): ProcessFacts[] {
   });
 }
 
+/** Processes whose working directory is just `folder` (a real path): of a server its postmaster, backends and hooks, not the agent. */
+export function processesAt(folder: string): number[] {
+  return listProcesses()
+    .filter(({ pid, state }) => pid !== process.pid && state !== 'Z' && linkOf(pid, 'cwd') === folder)
+    .map(({ pid }) => pid);
+}
+
 function linkOf(pid: number, name: string): string {
   try {
     return readlinkSync(`/proc/${pid}/${name}`);

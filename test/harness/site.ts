@@ -139,7 +139,17 @@ export class TestSite {
     const walDir = this.options.linkedWal ? path.join(this.folder, `${node} wal`) : '';
     const { segmentSizeMiB = 16, settings = {} } = this.options;
     await server.initdb({ segmentSizeMiB, walDir, settings });
-    await this.ok('init', ...this.vault.initArgs, '--pgdata', server.pgdata, '--node', node);
+    // a new emulator takes its time for the first table, whatever limit the nodes of this site have
+    await this.ok(
+      'init',
+      ...this.vault.initArgs,
+      '--vault-timeout',
+      '1m',
+      '--pgdata',
+      server.pgdata,
+      '--node',
+      node,
+    );
     await this.ok('configure', 'primary', '--pgdata', server.pgdata, '--node', node);
     await server.start();
     return server;

@@ -11,12 +11,15 @@ import { isAlive, killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 
 const pair = onePair(1);
+/** A backup costs about as much as a standby takes to replay the epochs of four promotions. */
+const BACKUP_EVERY = 4;
 const points = CRASH_POINTS.filter((point) => point.startsWith('promote-') || point.startsWith('open-'));
 
 describe(`a promotion broken off on ${pair.title}`, () => {
   let site: TestSite;
   let primary: string;
   let rows = 0;
+  let promotions = 0;
 
   beforeAll(async () => {
     site = await TestSite.open({ pair, segmentSizeMiB: 1, walvault: { WALVAULT_OPEN_MAX_WAIT: '5s' } });
@@ -65,6 +68,8 @@ describe(`a promotion broken off on ${pair.title}`, () => {
     await site.server(node).query('INSERT INTO archived VALUES (0)');
     rows++;
     await site.archiveNow(node);
+    promotions++;
+    if (promotions % BACKUP_EVERY === 0) await site.backup(node);
   }
 
   test.each(points)('everything killed at %s', async (point) => {
