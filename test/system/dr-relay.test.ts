@@ -45,8 +45,6 @@ describe.each(pairs)('relay on $title', (pair) => {
     await site.backup();
   });
   afterAll(() => site.close());
-  beforeEach(
-    () => void process.stderr.write(`${new Date().toISOString()} ${expect.getState().currentTestName}\n`),
 
   /** Ends `count` segments, and waits until A has them. @returns the last of them */
   async function fill(count: number, node = 'db1'): Promise<string> {
