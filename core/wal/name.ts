@@ -121,6 +121,7 @@ function partsPerLog(segmentSize: number): number {
   return 0x1_0000_0000 / segmentSize;
 }
 
-function hex8(value: number): string {
+/** Eight hex digits, as names of WAL files hold timelines and parts of a place: '0000000A'. */
+export function hex8(value: number): string {
   return value.toString(16).toUpperCase().padStart(8, '0');
 }

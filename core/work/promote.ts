@@ -21,7 +21,7 @@ import { hasSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
 import { withConnection } from '../postgres/sql.ts';
 import { readWalFile } from '../postgres/wal-directory.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
-import { historyName, isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
+import { hex8, historyName, isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
 import { readHistory, type Branch } from './branch.ts';
 import type { Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
@@ -231,10 +231,6 @@ function nameOf(timeline: number, start: Lsn, segmentSize: number): string | und
   if (start < 0n) return undefined;
   const name = `${hex8(timeline)}${hex8(Number(start >> 32n))}${hex8(Math.floor(Number(start & 0xffff_ffffn) / segmentSize))}`;
   return isSegmentName(name) ? name : undefined;
-}
-
-function hex8(value: number): string {
-  return value.toString(16).toUpperCase().padStart(8, '0');
 }
 
 /** One query to the server of this node. @throws VaultError unreachable | denied … (hot_standby = off: nobody gets in) */

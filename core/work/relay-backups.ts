@@ -7,7 +7,7 @@ import { parseLsn } from '../wal/lsn.ts';
 import { backupPrefix } from './bundles.ts';
 import { asRow, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
-import type { CarryOptions } from './relay-rows.ts';
+import type { CarryOptions } from './relay-copy.ts';
 import type { Reading, Target } from './replica.ts';
 import { sha256Of } from './store-file.ts';
 

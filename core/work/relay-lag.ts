@@ -2,7 +2,7 @@
 import { keys, type Head, type RelayRow, type WalRow } from '../cluster/facts.ts';
 import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
-import { isSegmentName, segmentEnd } from '../wal/name.ts';
+import { hex8, isSegmentName, segmentEnd } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
 import { asRow, type Cluster } from './cluster.ts';
 import type { Reading } from './replica.ts';
@@ -61,8 +61,6 @@ export async function relayLag(
     seconds: oldest === undefined ? 0 : Math.max(0, Math.round((now.getTime() - Date.parse(oldest)) / 1000)),
   };
 }
-
-const hex8 = (timeline: number): string => timeline.toString(16).toUpperCase().padStart(8, '0');
 
 /** Where the replica goes on along the source's branch: never past the fork of the timeline it is on. */
 function beginOf(source: Behind['source'], target: Behind['target']): bigint {

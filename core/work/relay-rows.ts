@@ -5,36 +5,19 @@
 import { VaultError } from '../errors.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
 import { keys, type Head, type TailRow, type WalRow } from '../cluster/facts.ts';
-import { after, type Change } from '../vault/manifest.ts';
+import { after } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
-import { isSegmentName, segmentAt, segmentEnd } from '../wal/name.ts';
+import { hex8, isSegmentName, segmentAt, segmentEnd } from '../wal/name.ts';
 import { timelineAt } from '../wal/lineage.ts';
-import { asRow, eventChange, putEvent, type Cluster } from './cluster.ts';
+import { asRow, eventChange } from './cluster.ts';
 import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
+import { conflict, copyRows, type CarryOptions } from './relay-copy.ts';
 import type { Reading, Target } from './replica.ts';
 import { asWalRow, readTail } from './tail.ts';
 
-export type RelayStep =
-  | { step: 'rows'; rows: number; bytes: number; lastFile: string }
-  | { step: 'history'; timeline: number; fork: string }
-  | { step: 'tail'; segment: string; lsn: string }
-  | { step: 'backup'; id: string; objects: number; of: number; bytes: number }
-  | { step: 'facts'; epoch: number; primary: string | null }
-  | { step: 'home'; files: number }
-  | { step: 'salvage'; files: number }
-  | { step: 'aside'; rows: number }
-  | { step: 'turned'; message: string };
-
-export type CarryOptions = {
-  /** Objects on their way at a time. */
-  parallel: number;
-  signal?: AbortSignal;
-  onStep(step: RelayStep): void;
-};
-
 /** Rows of one transaction: each may be two changes (a row for a spilled one), and some .partial or .backup may lie between. */
-const BATCH = 28;
+export const BATCH = 28;
 
 /** Carries everything from the target's head up to the source's as it was read. @throws VaultError hole | conflict | corrupt | unreachable; Outrun */
 export async function carryBranch(source: Reading, target: Target, options: CarryOptions): Promise<void> {
@@ -81,8 +64,6 @@ async function firstSegment({ cluster, head, lineage }: Reading): Promise<string
   return name; // only a tail lies there so far
 }
 
-const hex8 = (timeline: number): string => timeline.toString(16).toUpperCase().padStart(8, '0');
-
 /** The child's history, in one transaction with the head that goes over to it. */
 async function openTimeline(
   source: Reading,
@@ -121,7 +102,7 @@ async function openTimeline(
 }
 
 /** What of the source's head the replica's own takes along with each commit. */
-function facts(source: Reading, target: Target): Partial<Head> {
+export function facts(source: Reading, target: Target): Partial<Head> {
   const { epoch, lastTimeline } = source.head;
   return { epoch, lastTimeline: Math.max(lastTimeline, target.head.lastTimeline) };
 }
@@ -250,64 +231,6 @@ async function putBeside(
   });
 }
 
-/** The objects of rows that the replica lacks, and the changes that put their rows. What the primary spilled there is taken as it lies. */
-export async function copyRows(
-  source: Reading,
-  target: Target,
-  rows: readonly WalRow[],
-  options: CarryOptions,
-): Promise<{ changes: Change[]; rows: number; bytes: number }> {
-  const { cluster } = target.side;
-  const { manifest } = cluster.vault;
-  const changes: Change[] = [];
-  const slots = new Array<Change[]>(rows.length);
-  let [next, bytes] = [0, 0];
-  const worker = async (): Promise<void> => {
-    while (next < rows.length) {
-      options.signal?.throwIfAborted();
-      const index = next++;
-      const row = rows[index]!;
-      const name = row.sk.slice('wal#'.length);
-      slots[index] = [];
-      const held = (await manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
-      if (held !== undefined && held.sha256 !== row.sha256) throw await conflict(source, target, name);
-      if (held !== undefined) continue;
-      const spill =
-        target.head.spill === null
-          ? undefined
-          : ((await manifest.get(keys.spill(cluster.partition, name))) as WalRow | undefined);
-      if (spill !== undefined && spill.sha256 !== row.sha256) throw await conflict(source, target, name);
-      const key = spill?.key ?? (await copyWalObject(source.cluster, row, cluster));
-      crashPoint('relay-copied');
-      bytes += row.storedBytes;
-      slots[index].push({
-        do: 'put',
-        row: asRow({ ...row, pk: cluster.partition, rev: 1, key }),
-        when: 'absent',
-      });
-      if (spill !== undefined)
-        slots[index].push({
-          do: 'delete',
-          key: keys.spill(cluster.partition, name),
-          when: { rev: spill.rev },
-        });
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(options.parallel, rows.length) }, worker));
-  for (const slot of slots) changes.push(...slot);
-  return { changes, rows: changes.filter((change) => change.do === 'put').length, bytes };
-}
-
-/** Said in both vaults: whoever looks at one of them must learn of it. */
-async function conflict(source: Reading, target: Target, name: string): Promise<VaultError> {
-  const text = `${source.url} and ${target.side.url} hold different bytes under ${name}`;
-  for (const { cluster, control } of [source, target.side])
-    await putEvent(cluster, { kind: 'conflict', node: null, epoch: control.epoch, text }).catch(() => {});
-  return new VaultError('conflict', text, {
-    hint: `nothing was changed; find out which of the two is true ('walvault status' of both), then make the other anew as a replica`,
-  });
-}
-
 /** The unfinished last segment of a timeline: the shutdown checkpoint of a flush, or what was salvaged. */
 async function carryTail(
   source: Reading,
@@ -336,53 +259,4 @@ async function carryTail(
     { head: { ...facts(source, target), ...(live === null ? {} : { tail: live }) } },
   );
   options.onStep({ step: 'tail', segment: row.segment, lsn: row.endLsn });
-}
-
-/**
- * Rows that no head shows to be missing (put later below it, lost by a person's hand): every row of the source is held against the
- * replica. @returns how many were brought
- */
-export async function sweepRows(source: Reading, target: Target, options: CarryOptions): Promise<number> {
-  let brought = 0;
-  let batch: WalRow[] = [];
-  const flush = async (): Promise<void> => {
-    const copied = await copyRows(source, target, batch, options);
-    batch = [];
-    if (copied.changes.length === 0) return;
-    await target.commit(copied.changes, { head: facts(source, target) });
-    brought += copied.rows;
-    options.onStep({
-      step: 'rows',
-      rows: copied.rows,
-      bytes: copied.bytes,
-      lastFile: target.head.lastFile ?? '',
-    });
-  };
-  const held = rowsOf(target.side.cluster);
-  let other = await held.next();
-  for await (const row of rowsOf(source.cluster)) {
-    while (other.done !== true && other.value.sk < row.sk) other = await held.next();
-    const isSame = other.done !== true && other.value.sk === row.sk && other.value.sha256 === row.sha256;
-    if (isSame || !isCovered(source, target, row)) continue;
-    batch.push(row);
-    if (batch.length >= BATCH) await flush();
-  }
-  if (batch.length > 0) await flush();
-  return brought;
-}
-
-async function* rowsOf({ vault, partition }: Cluster): AsyncGenerator<WalRow, void> {
-  for await (const row of vault.manifest.query({ pk: partition, from: 'wal#', to: after('wal#') }))
-    yield row as unknown as WalRow;
-}
-
-/** On the live branch and below the replica's head: what lies beyond comes in its turn, what lies off it is served by nobody. */
-function isCovered(source: Reading, target: Target, row: WalRow): boolean {
-  const name = row.sk.slice('wal#'.length);
-  const part = source.lineage.find(({ timeline }) => timeline === Number.parseInt(name.slice(0, 8), 16));
-  const { lsn, firstLsn } = target.head;
-  if (part === undefined || lsn === null || firstLsn === null) return false;
-  const end = segmentEnd(name.slice(0, 24), source.cluster.segmentSize);
-  const upTo = part.ends !== null && part.ends < parseLsn(lsn) ? part.ends : parseLsn(lsn);
-  return end > parseLsn(firstLsn) && end > part.begins && end <= upTo;
 }

@@ -11,11 +11,13 @@ import { eventChange, type Cluster } from './cluster.ts';
 import { converge } from './converge.ts';
 import { carryBackups } from './relay-backups.ts';
 import { relayLag, reportRelay, reportTrouble, type Lag } from './relay-lag.ts';
-import { carryBranch, sweepRows, type CarryOptions, type RelayStep } from './relay-rows.ts';
+import type { CarryOptions, RelayStep } from './relay-copy.ts';
+import { carryBranch } from './relay-rows.ts';
+import { sweepRows } from './relay-sweep.ts';
 import { Outrun, readSide, Target, type Reading } from './replica.ts';
 import { setAsideSpills, takeHome } from './spill.ts';
 
-export type { RelayStep } from './relay-rows.ts';
+export type { RelayStep } from './relay-copy.ts';
 export { openReplica } from './replica.ts';
 
 export type RelayOptions = {

@@ -1,0 +1,84 @@
+/** Objects and rows from a vault into its replica, any number of them: what a relay carries in order, and what a sweep finds missing. */
+import { VaultError } from '../errors.ts';
+import { keys, type WalRow } from '../cluster/facts.ts';
+import type { Change } from '../vault/manifest.ts';
+import { asRow, putEvent } from './cluster.ts';
+import { copyWalObject } from './copy-object.ts';
+import { crashPoint } from './crash-points.ts';
+import type { Reading, Target } from './replica.ts';
+
+export type RelayStep =
+  | { step: 'rows'; rows: number; bytes: number; lastFile: string }
+  | { step: 'history'; timeline: number; fork: string }
+  | { step: 'tail'; segment: string; lsn: string }
+  | { step: 'backup'; id: string; objects: number; of: number; bytes: number }
+  | { step: 'facts'; epoch: number; primary: string | null }
+  | { step: 'home'; files: number }
+  | { step: 'salvage'; files: number }
+  | { step: 'aside'; rows: number }
+  | { step: 'turned'; message: string };
+
+export type CarryOptions = {
+  /** Objects on their way at a time. */
+  parallel: number;
+  signal?: AbortSignal;
+  onStep(step: RelayStep): void;
+};
+
+/** The objects of rows that the replica lacks, and the changes that put their rows. What the primary spilled there is taken as it lies. */
+export async function copyRows(
+  source: Reading,
+  target: Target,
+  rows: readonly WalRow[],
+  options: CarryOptions,
+): Promise<{ changes: Change[]; rows: number; bytes: number }> {
+  const { cluster } = target.side;
+  const { manifest } = cluster.vault;
+  const changes: Change[] = [];
+  const slots = new Array<Change[]>(rows.length);
+  let [next, bytes] = [0, 0];
+  const worker = async (): Promise<void> => {
+    while (next < rows.length) {
+      options.signal?.throwIfAborted();
+      const index = next++;
+      const row = rows[index]!;
+      const name = row.sk.slice('wal#'.length);
+      slots[index] = [];
+      const held = (await manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+      if (held !== undefined && held.sha256 !== row.sha256) throw await conflict(source, target, name);
+      if (held !== undefined) continue;
+      const spill =
+        target.head.spill === null
+          ? undefined
+          : ((await manifest.get(keys.spill(cluster.partition, name))) as WalRow | undefined);
+      if (spill !== undefined && spill.sha256 !== row.sha256) throw await conflict(source, target, name);
+      const key = spill?.key ?? (await copyWalObject(source.cluster, row, cluster));
+      crashPoint('relay-copied');
+      bytes += row.storedBytes;
+      slots[index].push({
+        do: 'put',
+        row: asRow({ ...row, pk: cluster.partition, rev: 1, key }),
+        when: 'absent',
+      });
+      if (spill !== undefined)
+        slots[index].push({
+          do: 'delete',
+          key: keys.spill(cluster.partition, name),
+          when: { rev: spill.rev },
+        });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(options.parallel, rows.length) }, worker));
+  for (const slot of slots) changes.push(...slot);
+  return { changes, rows: changes.filter((change) => change.do === 'put').length, bytes };
+}
+
+/** Said in both vaults: whoever looks at one of them must learn of it. */
+export async function conflict(source: Reading, target: Target, name: string): Promise<VaultError> {
+  const text = `${source.url} and ${target.side.url} hold different bytes under ${name}`;
+  for (const { cluster, control } of [source, target.side])
+    await putEvent(cluster, { kind: 'conflict', node: null, epoch: control.epoch, text }).catch(() => {});
+  return new VaultError('conflict', text, {
+    hint: `nothing was changed; find out which of the two is true ('walvault status' of both), then make the other anew as a replica`,
+  });
+}

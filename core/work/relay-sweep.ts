@@ -1,0 +1,58 @@
+/** The comparison of every row of a vault with its replica: what no head shows to be missing is found by it. */
+import type { WalRow } from '../cluster/facts.ts';
+import { after } from '../vault/manifest.ts';
+import { parseLsn } from '../wal/lsn.ts';
+import { segmentEnd } from '../wal/name.ts';
+import type { Cluster } from './cluster.ts';
+import { copyRows, type CarryOptions } from './relay-copy.ts';
+import { BATCH, facts } from './relay-rows.ts';
+import type { Reading, Target } from './replica.ts';
+
+/**
+ * Rows that no head shows to be missing (put later below it, lost by a person's hand): every row of the source is held against the
+ * replica. @returns how many were brought
+ */
+export async function sweepRows(source: Reading, target: Target, options: CarryOptions): Promise<number> {
+  let brought = 0;
+  let batch: WalRow[] = [];
+  const flush = async (): Promise<void> => {
+    const copied = await copyRows(source, target, batch, options);
+    batch = [];
+    if (copied.changes.length === 0) return;
+    await target.commit(copied.changes, { head: facts(source, target) });
+    brought += copied.rows;
+    options.onStep({
+      step: 'rows',
+      rows: copied.rows,
+      bytes: copied.bytes,
+      lastFile: target.head.lastFile ?? '',
+    });
+  };
+  const held = rowsOf(target.side.cluster);
+  let other = await held.next();
+  for await (const row of rowsOf(source.cluster)) {
+    while (other.done !== true && other.value.sk < row.sk) other = await held.next();
+    const isSame = other.done !== true && other.value.sk === row.sk && other.value.sha256 === row.sha256;
+    if (isSame || !isCovered(source, target, row)) continue;
+    batch.push(row);
+    if (batch.length >= BATCH) await flush();
+  }
+  if (batch.length > 0) await flush();
+  return brought;
+}
+
+async function* rowsOf({ vault, partition }: Cluster): AsyncGenerator<WalRow, void> {
+  for await (const row of vault.manifest.query({ pk: partition, from: 'wal#', to: after('wal#') }))
+    yield row as unknown as WalRow;
+}
+
+/** On the live branch and below the replica's head: what lies beyond comes in its turn, what lies off it is served by nobody. */
+function isCovered(source: Reading, target: Target, row: WalRow): boolean {
+  const name = row.sk.slice('wal#'.length);
+  const part = source.lineage.find(({ timeline }) => timeline === Number.parseInt(name.slice(0, 8), 16));
+  const { lsn, firstLsn } = target.head;
+  if (part === undefined || lsn === null || firstLsn === null) return false;
+  const end = segmentEnd(name.slice(0, 24), source.cluster.segmentSize);
+  const upTo = part.ends !== null && part.ends < parseLsn(lsn) ? part.ends : parseLsn(lsn);
+  return end > parseLsn(firstLsn) && end > part.begins && end <= upTo;
+}
