@@ -206,12 +206,17 @@ export class TestSite {
     return await this.viewOf(node).withCluster((cluster) => readStatus(cluster));
   }
 
-  /** Waits until the vault of `to` knows it as a standby that reached the end of its backup: before that it is no target. */
-  async trigger(mode: 'smart' | 'fast', to: string, ...args: string[]): Promise<void> {
+  /** Until the vault of `to` knows it as a standby that reached the end of its backup: before that it is no target. */
+  async canBeTarget(to: string): Promise<void> {
     await waitFor(`${to} can be a target`, 20_000, async () => {
       const [row] = await this.viewOf(to).rows(`node#${to}`);
       return row?.['consistent'] === true;
     });
+  }
+
+  /** The trigger, once `to` can be its target. */
+  async trigger(mode: 'smart' | 'fast', to: string, ...args: string[]): Promise<void> {
+    await this.canBeTarget(to);
     await this.okAt(to, 'trigger', mode, '--to', to, '--yes', ...args);
   }
 

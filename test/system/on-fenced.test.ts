@@ -44,6 +44,7 @@ describe(`roles told and fenced servers stopped, ${pair.title}`, () => {
   });
 
   test('a trigger whose target died is followed by another; the dead one follows when it is back', async () => {
+    await site.canBeTarget('db3');
     await killHard(site.agentPids('db3'));
     await site.server('db3').kill9();
     await killHard(site.agentPids('db3'));

@@ -82,7 +82,9 @@ describe(`salvage on ${pair.title}`, () => {
     );
     expect(aside.at(-1)).toMatchObject({ node: 'db1', epoch: 1, endLsn: answer.endLsn });
     const after = await site.contents();
-    expect([...after.wal.keys()]).toEqual([...before.wal.keys()]);
+    // the new primary may archive meanwhile
+    const known = ({ wal }: typeof before) => [...wal.keys()].filter((name) => name.startsWith('00000001'));
+    expect(known(after)).toEqual(known(before));
     expect(after.objects.filter((key) => key.includes('/aside/1/db1/'))).toHaveLength(aside.length);
 
     const place = path.join(site.scratch, 'fetched');
