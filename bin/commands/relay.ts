@@ -5,7 +5,7 @@ import { createVault, openVault, parseVaultUrl } from '../../core/vault/open-vau
 import { openCluster, type Cluster } from '../../core/work/cluster.ts';
 import { followRelay } from '../../core/work/relay-follow.ts';
 import { forgetVault, planRelay, type RelayPlan } from '../../core/work/relay-plan.ts';
-import { openReplica, relayPass, type RelayReport, type RelayStep } from '../../core/work/relay.ts';
+import { reachReplica, relayPass, type RelayReport, type RelayStep } from '../../core/work/relay.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
 import { formatBytes, formatCount, formatDuration } from '../ui/format.ts';
@@ -20,7 +20,8 @@ export const relay: CommandRow = {
   summary: 'carry a vault into another one, which standbys of another region follow',
   text: `Makes --to a replica of --from: objects are copied and verified, rows are put in the order of the WAL, histories, base backups
 and the cluster's facts come along. A replica takes nothing from a primary; a standby follows it as it would the other:
-'walvault standby create --vault <replica>'. Where --to is empty the replica is made. One pass, until nothing is left; with --follow
+'walvault standby create --vault <replica>'. Where --to is empty the replica is made; one that was there and is gone (its
+disk is not mounted) is never made anew before it was forgotten. One pass, until nothing is left; with --follow
 it goes on until Ctrl-C, tries again where a vault is away, and turns round when the two have changed roles.
 
 It may be killed anywhere, and several may run at once: each transaction in the replica is conditional on what was read of it.
@@ -68,10 +69,13 @@ is set aside ('walvault salvage --list').
     const source = await openCluster(await context.anotherVault(from), context.settings.need('cluster'));
     if (context.flag('forget')) return forget(context, source, to);
     if (context.flag('dryRun')) return dryRun(context, source, to);
-    const vault = await context.anotherVault(to, {
-      by: (url, options) => createVault(url, { ...options, createTable: context.flag('createTable') }),
+    const target = await reachReplica(source, to, {
+      open: () => context.anotherVault(to, { by: openVault }),
+      make: () =>
+        context.anotherVault(to, {
+          by: (url, options) => createVault(url, { ...options, createTable: context.flag('createTable') }),
+        }),
     });
-    const target = await openReplica(source, vault);
     if (context.flag('follow')) await follow(context, source, target, interval);
     else await once(context, source, target);
   },

@@ -18,7 +18,7 @@ import { Outrun, readSide, Target, type Reading } from './replica.ts';
 import { setAsideSpills, takeHome } from './spill.ts';
 
 export type { RelayStep } from './relay-copy.ts';
-export { openReplica } from './replica.ts';
+export { openReplica, reachReplica } from './replica.ts';
 
 export type RelayOptions = {
   /** Hold every row against the replica, not only what lies beyond its head. */

@@ -4,13 +4,14 @@
  */
 import { VaultError } from '../errors.ts';
 import type { Side } from '../cluster/decide-relay.ts';
-import { FORMAT, keys, type Control, type Head, type HistoryRow } from '../cluster/facts.ts';
-import type { Change } from '../vault/manifest.ts';
+import { FORMAT, keys, type Control, type Head, type HistoryRow, type RelayRow } from '../cluster/facts.ts';
+import { after, type Change } from '../vault/manifest.ts';
 import type { Vault } from '../vault/vault.ts';
 import { lineageOf } from '../wal/lineage.ts';
 import { readBranch, type HistoryCache } from './branch.ts';
 import { asRow, clusterOf, eventChange, newId, openCluster, readControl, type Cluster } from './cluster.ts';
 import { putControlObject } from './init.ts';
+import { reportTrouble } from './relay-lag.ts';
 
 /** A vault as a relay works with it: what was read, and its history rows. */
 export type Reading = Side & { cluster: Cluster; rows: ReadonlyMap<number, HistoryRow> };
@@ -83,6 +84,39 @@ export async function openReplica(source: Cluster, vault: Vault): Promise<Cluste
   ]);
   // Another relay was faster: what it made is as good.
   return outcome.done ? cluster : openCluster(vault, source.name);
+}
+
+/**
+ * The replica at `url`. One that a relay of this source was at before is opened and never made: its disk may not be mounted, and an empty
+ * one in its place would pass for it. Said in the source, too, since no relay runs that would.
+ *
+ * @param open, make  the vault there @throws VaultError unconfigured (nothing is there any more); as openReplica
+ */
+export async function reachReplica(
+  source: Cluster,
+  url: string,
+  way: { open(): Promise<Vault>; make(): Promise<Vault> },
+): Promise<Cluster> {
+  const { vault, partition } = source;
+  let known: RelayRow | undefined;
+  for await (const row of vault.manifest.query({ pk: partition, from: 'relay#', to: after('relay#') }))
+    if ((row as unknown as RelayRow).vault.url === url) known = row as unknown as RelayRow;
+  if (known === undefined) return openReplica(source, await way.make());
+  try {
+    return await openCluster(await way.open(), source.name);
+  } catch (error) {
+    if (!(error instanceof VaultError)) throw error;
+    await reportTrouble(source, known.vault.id, `${error.code}: ${error.message}`).catch(() => {});
+    if (error.code !== 'unconfigured') throw error;
+    throw new VaultError(
+      'unconfigured',
+      `${url} is known to ${vault.url}, and nothing of it is there now: ${error.message}`,
+      {
+        hint: `Is its disk mounted? If it is gone for good: 'walvault relay --from ${vault.url} --to ${url} --forget', then this command makes it anew.`,
+        cause: error,
+      },
+    );
+  }
 }
 
 /** Another changed the replica since it was read: everything is read and decided anew. */

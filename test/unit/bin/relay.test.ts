@@ -1,5 +1,5 @@
 /** `walvault relay` on two directories, with PostgreSQL played by the test: what it says, answers and refuses. */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -157,4 +157,27 @@ test('--forget takes a vault out of the other: no flush waits for it, status nam
     code: FAILURES.refused.exit,
     err: expect.stringContaining('where its rows come from'),
   });
+});
+
+test('a replica whose disk is not mounted is not made anew in its place, and the source says so', async () => {
+  await relay();
+  const real = path.join(folder, 'b');
+  renameSync(real, `${real} unmounted`);
+  for (const how of [['--follow'], []]) {
+    expect(await relay(...how)).toMatchObject({
+      code: FAILURES.unconfigured.exit,
+      err: expect.stringContaining('Is its disk mounted?'),
+    });
+  }
+  mkdirSync(real); // the empty directory that it is mounted on
+  expect(await relay()).toMatchObject({ code: FAILURES.unconfigured.exit });
+  expect(readdirSync(real)).toEqual([]);
+  const { out } = await walvault(['status', '--vault', a, '--cluster', 'main', '--json']);
+  expect(JSON.parse(out)).toMatchObject({ relays: [{ trouble: expect.stringMatching(/^unconfigured: /) }] });
+  rmSync(real, { recursive: true });
+  renameSync(`${real} unmounted`, real);
+  expect(await relay()).toMatchObject({ code: 0 });
+  rmSync(real, { recursive: true });
+  expect(await relay('--forget', '--yes')).toMatchObject({ code: 0 });
+  expect(JSON.parse((await relay('--json')).out)).toMatchObject({ rows: 3 });
 });
