@@ -120,6 +120,7 @@ describe.each(pairs)('spilling on $title', (pair) => {
   });
 
   test('an agent that is killed while it spills, and again on the way home, loses nothing', async () => {
+    await site.relayOnce();
     site.cut('A', 'db1'); // the others reach it: a relay may meet spills
     await archiveMore(2);
     await killHard(site.agentPids('db1'));
@@ -135,10 +136,58 @@ describe.each(pairs)('spilling on $title', (pair) => {
     expect(await missingRows(db2, upTo)).toBe(0);
   });
 
+  /** From now on each agent of db1 dies at this point. */
+  const restartAt = async (point: string | undefined) => {
+    await db1.stop(point === undefined ? 'immediate' : 'fast');
+    await waitFor('the end of the agent', 30_000, () => site.agentPids('db1').length === 0);
+    if (point === undefined) delete db1.env['WALVAULT_CRASH_AT'];
+    else db1.env['WALVAULT_CRASH_AT'] = point;
+    await db1.start();
+  };
+
+  test.each([
+    { point: 'spill-stored', when: 'it spills' },
+    { point: 'spill-committed', when: 'it spills' },
+    { point: 'spill-copied-home', when: 'spills come home' },
+    { point: 'spill-home', when: 'spills come home' },
+  ])(
+    'killed at $point, each time that $when: nothing is claimed that is not, and the next agent goes on',
+    async ({ point, when }) => {
+      await site.relayOnce(); // what B lacked and pg_wal no longer had would be a hole
+      site.cut('A', 'db1');
+      if (when === 'spills come home') await archiveMore(2);
+      await restartAt(point);
+      if (when === 'spills come home') site.mend('A', 'db1');
+      await db1.query('INSERT INTO steady_marks SELECT clock_timestamp()');
+      await switchSegment();
+      await waitFor('an agent that died', 60_000, async () => {
+        return (await db1.number('SELECT failed_count FROM pg_stat_archiver')) > 0;
+      });
+      expectNoHole(await walOf('A'));
+      await restartAt(undefined);
+      if (when === 'it spills') {
+        await archiveMore(1);
+        expect(await spilled()).not.toEqual([]);
+      }
+      site.mend('A', 'db1');
+      await switchSegment();
+      await backAt();
+      await site.caughtUp('db2');
+      expectNoHole(await walOf('A'));
+      const count = 'SELECT count(*) FROM steady_marks';
+      expect(await db2.number(count)).toBe(await db1.number(count));
+    },
+  );
+
   test('a trigger while the primary is cut off fences both vaults, and the new primary has all that was spilled', async () => {
+    await site.relayOnce();
     site.cut('A', 'db1');
     await archiveMore(3);
     const last = (await spilled()).filter((name) => name.length === 24).at(-1)!;
+    const words = ['trigger', 'smart', '--to', 'db2', '--yes'];
+    const broken = site.startAt('person', words, { WALVAULT_CRASH_AT: 'direct-fenced' });
+    expect(await broken.end()).toBe('SIGKILL');
+    expect((await site.view('A').heart()).control).toMatchObject({ primary: 'db1', epoch: 1 });
     await site.trigger('smart', 'db2');
     await site.promoted('db2', 60_000);
     expect(await walOf('A')).toContain(last);
@@ -152,8 +201,8 @@ describe.each(pairs)('spilling on $title', (pair) => {
     // db1 still reaches B, and nothing more goes there
     const held = await spilled();
     const failures = await db1.number('SELECT failed_count FROM pg_stat_archiver');
-    await switchSegment();
     await db1.query('INSERT INTO steady_marks SELECT clock_timestamp()');
+    await switchSegment();
     await waitFor('a refusal', 90_000, async () => {
       return (await db1.number('SELECT failed_count FROM pg_stat_archiver')) > failures;
     });
