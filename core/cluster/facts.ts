@@ -190,6 +190,8 @@ export type NodeRow = Base & {
   name: string;
   role: 'primary' | 'standby' | 'unknown';
   heartbeatAt: string | null;
+  /** When it was made known by a command; its lease runs from here as long as it has not reported by itself. */
+  registeredAt?: string | null;
   walvaultVersion: string | null;
   postgresVersion: string | null;
   place: string | null;
@@ -208,7 +210,8 @@ export type NodeRow = Base & {
 
 export type BackupRow = Base & {
   id: string;
-  state: 'running' | 'complete' | 'failed';
+  /** deleting: retention has let it go; its objects may be gone already. */
+  state: 'running' | 'complete' | 'failed' | 'deleting';
   node: string;
   label: string;
   majorVersion: number;
@@ -224,6 +227,8 @@ export type BackupRow = Base & {
   files: number;
   /** Key of the backup's index (its bundles, tablespaces, backup_manifest) in the bucket; null while running. */
   indexKey: string | null;
+  /** Kept by retention until it is unpinned, in this vault. */
+  pinned?: boolean;
 };
 
 /** sk holds: horizon per timeline and what keeps WAL. */
@@ -281,6 +286,11 @@ export const keys = {
   spill: (partition: string, file: string) => ({ pk: partition, sk: `spill#${file}` }),
   relay: (partition: string, id: string) => ({ pk: partition, sk: `relay#${id}` }),
   gap: (partition: string, from: string) => ({ pk: partition, sk: `gap#${from}` }),
+  /** @param object  its key in the bucket, which ends in an id of its own */
+  tombstone: (partition: string, object: string) => ({
+    pk: partition,
+    sk: `tombstone#${object.slice(object.lastIndexOf('/') + 1)}`,
+  }),
 };
 
 function hex8(timeline: number): string {
