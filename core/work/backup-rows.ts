@@ -9,9 +9,7 @@ import { segmentAt } from '../wal/name.ts';
 import type { Copied } from './backup-stream.ts';
 import { backupPrefix } from './bundles.ts';
 import { asRow, newId, putEvent, readHead, type Cluster } from './cluster.ts';
-import { addHold, dropHold, dropHoldChange, HOLD_STALE_MS, readHolds, refreshHold } from './holds.ts';
-
-const REFRESH_MS = 60_000;
+import { addHold, dropHold, dropHoldChange, HOLD_STALE_MS, keepHolding, readHolds } from './holds.ts';
 
 /** The row and the hold, before BASE_BACKUP: from the present redo point on, which is at or before the backup's start. */
 export async function beginBackup(
@@ -197,19 +195,12 @@ export async function sweepInterrupted(cluster: Cluster): Promise<void> {
 
 /** Says each minute that this backup lives. */
 export function keepHold(cluster: Cluster, id: string): { check(): void; stop(): void } {
-  let lost = false;
-  const timer = setInterval(() => {
-    refreshHold(cluster, holdId(id), new Date().toISOString()).then(
-      (there) => (lost ||= !there),
-      () => {}, // a vault that is away for a while: the next minute says it
-    );
-  }, REFRESH_MS);
-  timer.unref();
+  const keeper = keepHolding(cluster, holdId(id));
   return {
     check() {
-      if (lost) throw takenForDead(id);
+      if (keeper.isLost()) throw takenForDead(id);
     },
-    stop: () => clearInterval(timer),
+    stop: () => keeper.stop(),
   };
 }
 

@@ -12,6 +12,7 @@ import { formatLsn } from '../wal/lsn.ts';
 import { asRow, changing, eventRow, readControl, type Cluster } from './cluster.ts';
 import { readBranch, type Branch, type HistoryCache } from './branch.ts';
 import { checkGrown } from './tail.ts';
+import { checkSwept, notSwept } from './tombstones.ts';
 import { inTurn, newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
 import { sha256Of, type StoredFile } from './store-file.ts';
 
@@ -24,7 +25,7 @@ export const COMMIT_BATCH = 30;
  * Puts the rows of `files` (at most COMMIT_BATCH, in the order in which the server finished them) in one transaction.
  *
  * @returns one result per file, in order; fewer than asked where a later one is refused: ask again from there to hear why
- * @throws VaultError conflict | fenced | copied | hole | refused: the first of them is refused, nothing was changed | unreachable | busy
+ * @throws Swept (an object lay there for a day: store it again) | VaultError conflict | fenced | copied | hole | refused: the first of them is refused, nothing was changed | unreachable | busy
  */
 export async function commitFiles(
   cluster: Cluster,
@@ -42,6 +43,8 @@ export async function commitFiles(
         const control = await readControl(cluster);
         const branch = await readBranch(cluster, cache);
         const before = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, branch.head);
+        const fresh = files.filter(({ text }) => text === undefined).map(({ key }) => key);
+        if (round > 0) await checkSwept(cluster, fresh);
         const look = () => Promise.all(files.map((file) => heldSha256(cluster, file.name)));
         // The rows are looked up only where the first try says no: mostly they are absent, as the condition of each put demands.
         const none = files.map(() => undefined);
@@ -77,6 +80,7 @@ export async function commitFiles(
           { do: 'check', key: keys.control(cluster.name), when: { rev: control.rev } },
           { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
           ...plan.rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
+          ...notSwept(cluster, fresh),
         ];
         return { changes, result: plan.results };
       },

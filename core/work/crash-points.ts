@@ -93,6 +93,16 @@ export const CRASH_POINTS = [
   'spill-copied-aside',
   /** Trigger while a replica is armed: that one is fenced, the active vault does not know. */
   'direct-fenced',
+  /** Retention: the horizon is moved, nothing is deleted. */
+  'retention-moved',
+  /** Retention: rows are deleted, their objects lie there still. */
+  'retention-rows',
+  /** Retention: a batch is gone, rows and objects. */
+  'retention-objects',
+  /** Retention: the objects of a backup are gone, its row says that it is being deleted. */
+  'retention-backup',
+  /** Retention: an object without a row has its tombstone, and lies there still. */
+  'retention-tombstone',
 ] as const;
 
 export type CrashPoint = (typeof CRASH_POINTS)[number];

@@ -10,7 +10,7 @@ import { inTurn, newNonce, settle, writerOf, type WriterSeat } from './writer.ts
 
 /** Everything in a node's row that the node itself reports; absent members keep their value. */
 export type NodeReport = { name: string } & Partial<
-  Omit<NodeRow, 'pk' | 'sk' | 'rev' | 'name' | 'heartbeatAt'>
+  Omit<NodeRow, 'pk' | 'sk' | 'rev' | 'name' | 'heartbeatAt' | 'registeredAt'>
 >;
 
 export function newNodeRow(cluster: Cluster, name: string): NodeRow {
@@ -47,6 +47,7 @@ export async function reportNode(
         ...(seen ?? newNodeRow(cluster, report.name)),
         ...report,
         heartbeatAt,
+        ...(heartbeatAt === null ? { registeredAt: new Date().toISOString() } : {}),
         rev: (seen?.rev ?? 0) + 1,
       };
       return {

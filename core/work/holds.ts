@@ -15,6 +15,8 @@ export type Hold = HoldsRow['holds'][string];
 /** A hold whose holder has not said for this long that it lives (refreshHold) is one of a process that died. */
 export const HOLD_STALE_MS = 15 * 60_000;
 
+const REFRESH_MS = 60_000;
+
 export async function readHolds(cluster: Cluster): Promise<HoldsRow | undefined> {
   return (await cluster.vault.manifest.get(keysOf(cluster))) as unknown as HoldsRow | undefined;
 }
@@ -47,6 +49,23 @@ export async function refreshHold(cluster: Cluster, id: string, at: string): Pro
     return seen === undefined || seen.at >= at ? undefined : { ...row.holds, [id]: { ...seen, at } };
   });
   return there;
+}
+
+/**
+ * Says each minute that the holder lives, until it is stopped: what a retention run may take for dead it drops.
+ *
+ * @returns the stop; `isLost`: the hold was dropped, so what it held may be gone
+ */
+export function keepHolding(cluster: Cluster, id: string): { isLost(): boolean; stop(): void } {
+  let lost = false;
+  const timer = setInterval(() => {
+    refreshHold(cluster, id, new Date().toISOString()).then(
+      (there) => (lost ||= !there),
+      () => {}, // a vault that is away for a while: the next minute says it
+    );
+  }, REFRESH_MS);
+  timer.unref();
+  return { isLost: () => lost, stop: () => clearInterval(timer) };
 }
 
 /** Gone already is fine. */

@@ -11,7 +11,7 @@ import { putEvent } from './cluster.ts';
 import type { Follower } from './follow.ts';
 import { heartbeat, type NodeReport } from './heartbeat.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
-import { readRestartPoint, readServed } from './node-state.ts';
+import { forgetRestartPoint, readRestartPoint, readServed } from './node-state.ts';
 import { askServer } from './promote.ts';
 import { libraryHere } from './prove-access.ts';
 import type { Pusher } from './push.ts';
@@ -107,6 +107,8 @@ export class NodeReporter {
         ...common,
         role: 'primary',
         consistent: true,
+        // one of its life as a standby would say, when it is one again, that it needs more or less than it does
+        restartPoint: forgetRestartPoint(paths),
         ...(lastArchived === null ? {} : { lastArchived }),
       };
     }
@@ -117,12 +119,14 @@ export class NodeReporter {
     const replayed = replay[0]?.lsn ?? null;
     // asked for after the position: by the time a newer timeline is replayed, a segment of it was served
     const served = readServed(paths) ?? null;
+    const restartPoint = readRestartPoint(paths);
     return {
       ...common,
       role: 'standby',
       consistent: recovered && (control.state === 5 || control.state === 2),
       lastRestored: served,
-      restartPoint: readRestartPoint(paths) ?? null,
+      // before the first one, that with which it was registered stands: it is what keeps its WAL from retention
+      ...(restartPoint === undefined ? {} : { restartPoint }),
       ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
       trouble: this.trouble ?? this.#flushed() ?? (await this.#divergence(replayed, served)),
     };

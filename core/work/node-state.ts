@@ -308,6 +308,12 @@ export function readRestartPoint(paths: StatePaths): string | undefined {
   return name !== undefined && parseWalName(name) !== undefined ? name : undefined;
 }
 
+/** A primary has none. @returns null, as its row shall say */
+export function forgetRestartPoint(paths: StatePaths): null {
+  fs.rmSync(paths.restartPoint, { force: true });
+  return null;
+}
+
 /**
  * Points `now` at the spool directory of this vault and epoch, made if need be, and removes those of others: their files and
  * markers are no longer true. The link moves in one step: a wrapper finds the old directory or the new.
@@ -327,14 +333,15 @@ export function openSpool(paths: StatePaths, vaultId: string, epoch: number): st
   return dir;
 }
 
-/** Removes the spool directories that `now` does not name, and what a killed process left half written. */
+/** Removes the spool directories that `now` does not name, and what a killed process left half written (not what this one is writing). */
 export function sweepSpool(paths: StatePaths): void {
   const current = path.basename(readLink(paths.now) ?? '');
   for (const name of listDir(paths.spool)) {
     if (name !== current) fs.rmSync(path.join(paths.spool, name), { recursive: true, force: true });
   }
   for (const name of listDir(path.join(paths.spool, current))) {
-    if (name.endsWith('.tmp')) fs.rmSync(path.join(paths.spool, current, name), { force: true });
+    if (name.endsWith('.tmp') && !name.endsWith(`.${process.pid}.tmp`))
+      fs.rmSync(path.join(paths.spool, current, name), { force: true });
   }
 }
 

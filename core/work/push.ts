@@ -18,6 +18,7 @@ import { listDir, openSpool, vaultIdOf } from './node-state.ts';
 import { VaultLane, type Lane } from './push-lane.ts';
 import { SpillLane } from './push-spill.ts';
 import type { StoredFile } from './store-file.ts';
+import { Swept } from './tombstones.ts';
 
 /** Markers that lie ahead of PostgreSQL before a request is answered while more waits. */
 const AHEAD = 64;
@@ -246,6 +247,7 @@ export class Pusher {
     } catch (error) {
       if (stay !== this.#stay || (lane.kind === 'vault' && (await this.#wasSpilled(cluster, stay, error))))
         return;
+      if (error instanceof Swept) for (const job of front) storeAgain(job, error);
       if (isPassing(error)) {
         this.#again(stay, error);
         await sleep(300);
@@ -402,4 +404,11 @@ export class Pusher {
     this.#jobs.clear();
     for (const each of all) each.reject(error);
   }
+}
+
+/** What waited for so long that the vault took it for an orphan. */
+function storeAgain(job: Job, { keys }: Swept): void {
+  if (job.stored === undefined || job.stored === 'same' || !keys.has(job.stored.key)) return;
+  delete job.stored;
+  job.state = 'queued';
 }

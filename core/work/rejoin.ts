@@ -25,7 +25,7 @@ import type { Branch } from './branch.ts';
 import { newId, putEvent, type Cluster } from './cluster.ts';
 import { checkCommands, checkDatabase } from './configure.ts';
 import { reportNode } from './heartbeat.ts';
-import { addHold, dropHold } from './holds.ts';
+import { addHold, dropHold, keepHolding } from './holds.ts';
 import {
   compareWithVault,
   isThere,
@@ -304,6 +304,7 @@ async function withHold<T>(
   const holdId = `standby-${newId()}`;
   const at = new Date().toISOString();
   await addHold(cluster, holdId, { kind: 'standby', from, node: request.node, at });
+  const keeper = keepHolding(cluster, holdId);
   try {
     const done = await work();
     await reportNode(cluster, {
@@ -319,6 +320,7 @@ async function withHold<T>(
     });
     return done;
   } finally {
+    keeper.stop();
     await dropHold(cluster, holdId).catch(() => {});
   }
 }

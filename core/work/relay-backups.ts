@@ -1,23 +1,29 @@
 /** Base backups, carried along: a DR node is made from the replica alone. Objects first, the row when the backup's WAL is there. */
 import { VaultError } from '../errors.ts';
 import { endOf } from '../cluster/decide-roles.ts';
+import { isBelowHorizon } from '../cluster/decide-retention.ts';
 import { keys, type BackupRow } from '../cluster/facts.ts';
 import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { backupPrefix } from './bundles.ts';
 import { asRow, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
+import { readHolds } from './holds.ts';
 import type { CarryOptions } from './relay-copy.ts';
 import type { Reading, Target } from './replica.ts';
 import { sha256Of } from './store-file.ts';
 
-/** Complete backups of the source that the replica lacks; those that were removed there later are the replica's own affair. */
+/**
+ * Complete backups of the source that the replica lacks; those that were removed there later are the replica's own affair, and so are
+ * those that its own retention has let go.
+ */
 export async function missingBackups(source: Cluster, target: Cluster): Promise<BackupRow[]> {
   const missing: BackupRow[] = [];
+  const horizon = (await readHolds(target))?.horizon ?? {};
   const range = { pk: source.partition, from: 'backup#', to: after('backup#') };
   for await (const found of source.vault.manifest.query(range)) {
     const row = found as unknown as BackupRow;
-    if (row.state !== 'complete') continue;
+    if (row.state !== 'complete' || isBelowHorizon(horizon, row.startSegment)) continue;
     if ((await target.vault.manifest.get(keys.backup(target.partition, row.id))) === undefined)
       missing.push(row);
   }

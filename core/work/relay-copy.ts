@@ -6,6 +6,7 @@ import { asRow, putEvent } from './cluster.ts';
 import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
 import type { Reading, Target } from './replica.ts';
+import { notSwept } from './tombstones.ts';
 
 export type RelayStep =
   | { step: 'rows'; rows: number; bytes: number; lastFile: string }
@@ -60,6 +61,7 @@ export async function copyRows(
         row: asRow({ ...row, pk: cluster.partition, rev: 1, key }),
         when: 'absent',
       });
+      if (spill === undefined) slots[index].push(...notSwept(cluster, [key]));
       if (spill !== undefined)
         slots[index].push({
           do: 'delete',

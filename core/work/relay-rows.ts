@@ -4,6 +4,7 @@
  */
 import { VaultError } from '../errors.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
+import { isBelowHorizon } from '../cluster/decide-retention.ts';
 import { keys, type Head, type TailRow, type WalRow } from '../cluster/facts.ts';
 import { after } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
@@ -12,9 +13,11 @@ import { timelineAt } from '../wal/lineage.ts';
 import { asRow, eventChange } from './cluster.ts';
 import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
+import { readHolds } from './holds.ts';
 import { conflict, copyRows, type CarryOptions } from './relay-copy.ts';
 import type { Reading, Target } from './replica.ts';
 import { asWalRow, readTail } from './tail.ts';
+import { notSwept } from './tombstones.ts';
 
 /** Rows of one transaction: each may be two changes (a row for a spilled one), and some .partial or .backup may lie between. */
 export const BATCH = 28;
@@ -42,17 +45,20 @@ export async function carryBranch(source: Reading, target: Target, options: Carr
     await target.commit([], { head: { ...facts(source, target), lsn, firstLsn } });
 }
 
-/** The oldest segment of the live branch that the source still holds. */
+/** The oldest segment of the live branch that the source holds and keeps: one that its retention is about to delete begins no chain. */
 async function firstSegment({ cluster, head, lineage }: Reading): Promise<string> {
   const { segmentSize } = cluster;
+  const horizon = (await readHolds(cluster))?.horizon ?? {};
   const from = parseLsn(head.firstLsn ?? head.lsn ?? '0/0');
   const name = segmentAt(timelineAt(lineage, from, segmentSize), from, segmentSize);
-  if ((await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) !== undefined) return name;
+  const isThere = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) !== undefined;
+  if (isThere && !isBelowHorizon(horizon, name)) return name;
   for (const { timeline, ends } of lineage) {
     const prefix = `wal#${hex8(timeline)}`;
+    const kept = horizon[String(timeline)];
     for await (const row of cluster.vault.manifest.query({
       pk: cluster.partition,
-      from: prefix,
+      from: kept === undefined ? prefix : `wal#${kept}`,
       to: after(prefix),
     })) {
       const held = row.sk.slice('wal#'.length);
@@ -255,7 +261,10 @@ async function carryTail(
     : await copyWalObject(source.cluster, asWalRow(source.cluster, row), cluster);
   const copy: TailRow = { ...row, pk: cluster.partition, key, rev: (held?.rev ?? 0) + 1 };
   await target.commit(
-    [{ do: 'put', row: asRow(copy), when: held === undefined ? 'absent' : { rev: held.rev } }],
+    [
+      { do: 'put', row: asRow(copy), when: held === undefined ? 'absent' : { rev: held.rev } },
+      ...(isThere ? [] : notSwept(cluster, [key])),
+    ],
     { head: { ...facts(source, target), ...(live === null ? {} : { tail: live }) } },
   );
   options.onStep({ step: 'tail', segment: row.segment, lsn: row.endLsn });

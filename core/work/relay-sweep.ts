@@ -1,12 +1,15 @@
 /** The comparison of every row of a vault with its replica: what no head shows to be missing is found by it. */
+import { isBelowHorizon } from '../cluster/decide-retention.ts';
 import type { WalRow } from '../cluster/facts.ts';
 import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { segmentEnd } from '../wal/name.ts';
 import type { Cluster } from './cluster.ts';
+import { readHolds } from './holds.ts';
 import { copyRows, type CarryOptions } from './relay-copy.ts';
 import { BATCH, facts } from './relay-rows.ts';
 import type { Reading, Target } from './replica.ts';
+import { fileOf } from './store-file.ts';
 
 /**
  * Rows that no head shows to be missing (put later below it, lost by a person's hand): every row of the source is held against the
@@ -28,12 +31,14 @@ export async function sweepRows(source: Reading, target: Target, options: CarryO
       lastFile: target.head.lastFile ?? '',
     });
   };
+  // What the replica's own retention has let go stays gone.
+  const horizon = (await readHolds(target.side.cluster))?.horizon ?? {};
   const held = rowsOf(target.side.cluster);
   let other = await held.next();
   for await (const row of rowsOf(source.cluster)) {
     while (other.done !== true && other.value.sk < row.sk) other = await held.next();
     const isSame = other.done !== true && other.value.sk === row.sk && other.value.sha256 === row.sha256;
-    if (isSame || !isCovered(source, target, row)) continue;
+    if (isSame || !isCovered(source, target, row) || isBelowHorizon(horizon, fileOf(row))) continue;
     batch.push(row);
     if (batch.length >= BATCH) await flush();
   }

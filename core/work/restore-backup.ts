@@ -14,7 +14,7 @@ import { after } from '../vault/manifest.ts';
 import { parseBackupManifest, type BackupManifest, type ManifestFile } from './backup-manifest.ts';
 import { getPacked, type BackupIndex, type Bundle, type BundleFile } from './bundles.ts';
 import { newId, type Cluster } from './cluster.ts';
-import { addHold, dropHold } from './holds.ts';
+import { addHold, dropHold, keepHolding } from './holds.ts';
 import {
   isWithin,
   JOURNAL,
@@ -94,13 +94,17 @@ export async function restoreBackup(cluster: Cluster, request: RestoreRequest): 
     node: request.node,
     at,
   });
+  const keeper = keepHolding(cluster, target.holdId);
   try {
+    // Retention may have let it go just before the hold stood; from here on it finds the hold.
+    await findBackup(cluster, backup.id);
     await makeTarget(index, target);
     const job = new Restore(cluster, request, index, manifest, target);
     await job.fetchBundles();
     await job.verifyParts();
     await job.finish();
   } finally {
+    keeper.stop();
     // a restore that goes on later asks again, and is refused then if its WAL went away meanwhile
     await dropHold(cluster, target.holdId).catch(() => {});
   }

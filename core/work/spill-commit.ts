@@ -13,6 +13,7 @@ import { COMMIT_BATCH, walRow, type CommitResult } from './commit.ts';
 import { setAsideSpills } from './spill.ts';
 import { fileOf, type StoredFile } from './store-file.ts';
 import { checkGrown } from './tail.ts';
+import { checkSwept, notSwept } from './tombstones.ts';
 import { inTurn, newNonce, settle, writerOf, type WriterSeat, type WriterState } from './writer.ts';
 
 /**
@@ -31,9 +32,12 @@ export async function commitSpill(
   if (files.length > COMMIT_BATCH)
     throw new RangeError(`at most ${COMMIT_BATCH} files in one commit, not ${files.length}`);
   const { manifest } = replica.vault;
+  let round = 0;
   return inTurn(seat, () =>
     changing<CommitResult[]>(
       async () => {
+        const fresh = files.map(({ key }) => key);
+        if (round++ > 0) await checkSwept(replica, fresh);
         const planned = await planSpill(replica, seat, files, cache);
         const { branch, refusal, results, rows, spill } = planned;
         if (refusal && results.length === 0)
@@ -51,6 +55,7 @@ export async function commitSpill(
             { do: 'check', key: keys.control(replica.name), when: { rev: planned.control.rev } },
             { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
             ...rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
+            ...notSwept(replica, fresh),
             ...(branch.head.spill === null
               ? [eventChange(replica, { at, kind: 'spill', node: seat.node, epoch, text })]
               : []),

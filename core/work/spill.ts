@@ -37,6 +37,7 @@ import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
 import { fileOf } from './store-file.ts';
 import { checkGrown } from './tail.ts';
+import { checkSwept, notSwept } from './tombstones.ts';
 
 /** Objects on their way at a time. */
 const PARALLEL = 4;
@@ -153,6 +154,7 @@ async function commitHome(
     async () => {
       // an answer that was lost
       if (asked > 0 && (await manifest.get(eventKey)) !== undefined) return { result: asked };
+      if (asked > 0) await checkSwept(active, objects);
       const control = await readControl(active);
       const branch = await readBranch(active);
       const wanted = await missingIn(active, home);
@@ -174,6 +176,10 @@ async function commitHome(
           { do: 'check', key: keys.control(active.name), when: { rev: control.rev } },
           { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
           ...rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
+          ...notSwept(
+            active,
+            rows.map(({ key }) => key),
+          ),
           { do: 'put', row: asRow({ ...event, ...eventKey }), when: 'absent' },
         ],
       };

@@ -16,7 +16,7 @@ import { isSegmentName, segmentAt } from '../wal/name.ts';
 import { newId, readControl, type Cluster } from './cluster.ts';
 import { checkCommands, checkDatabase, plannedStateDir, type Installation } from './configure.ts';
 import { reportNode } from './heartbeat.ts';
-import { addHold, dropHold } from './holds.ts';
+import { addHold, dropHold, keepHolding } from './holds.ts';
 import { checkAttached, stateDirOf, statePaths, type StatePaths } from './node-state.ts';
 import { demandAccess, proveAccess } from './prove-access.ts';
 import { checkTarget } from './restore-target.ts';
@@ -69,6 +69,7 @@ export async function createStandby(
   const at = new Date().toISOString();
   await addHold(cluster, holdId, { kind: 'standby', from: row.startSegment, node: request.node, at });
   let notices: string[] = found;
+  const keeper = keepHolding(cluster, holdId);
   try {
     const { backup } = await restoreBackup(cluster, {
       ...request,
@@ -86,6 +87,7 @@ export async function createStandby(
     await register(cluster, request.node, pgdata, backup.startSegment);
     return { pgdata, stateDir, notices, firstSegment: backup.startSegment, backup };
   } finally {
+    keeper.stop();
     // registered, the node's restart point holds; failed, nothing is needed any more
     await dropHold(cluster, holdId).catch(() => {});
   }
@@ -122,6 +124,7 @@ export async function configureStandby(cluster: Cluster, request: ConfigureStand
   const holdId = `standby-${newId()}`;
   const at = new Date().toISOString();
   await addHold(cluster, holdId, { kind: 'standby', from: firstSegment, node: request.node, at });
+  const keeper = keepHolding(cluster, holdId);
   try {
     const commands = await install(request.installation, pgdata.path, stateDir);
     const notices = await makeStandby(pgdata, commands, request.parameters);
@@ -129,6 +132,7 @@ export async function configureStandby(cluster: Cluster, request: ConfigureStand
     await register(cluster, request.node, pgdata.path, firstSegment);
     return { pgdata: pgdata.path, stateDir, notices, firstSegment };
   } finally {
+    keeper.stop();
     await dropHold(cluster, holdId).catch(() => {});
   }
 }

@@ -19,6 +19,7 @@ import {
   type Cluster,
 } from './cluster.ts';
 import { inTurn, newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
+import { isSwept, notSwept } from './tombstones.ts';
 import { checkWalFile, fetchFile, pack, sha256Of, unpack } from './store-file.ts';
 
 export type Tail = {
@@ -185,6 +186,8 @@ export async function commitTail(
           throw new VaultError(decision.code, decision.message, { hint: decision.hint });
         if (decision.do === 'flushed') return { result: undefined };
         if (why === 'salvage' && head.tail?.lsn === decision.head.tail?.lsn) return { result: undefined };
+        // swept while this process was asleep: stored again
+        if (row !== undefined && (await isSwept(cluster, row.key))) row = undefined;
         row ??= await storeTail(cluster, { node: seat.node, epoch: control.epoch, why }, tail);
         const old = await readTail(cluster, row.timeline);
         // A second flush in the same segment: a standby may have replayed the first.
@@ -207,6 +210,7 @@ export async function commitTail(
               row: asRow({ ...row, rev: (old?.rev ?? 0) + 1 }),
               when: old ? { rev: old.rev } : 'absent',
             },
+            ...notSwept(cluster, [row.key]),
             eventChange(cluster, {
               at: new Date().toISOString(),
               kind: why,
