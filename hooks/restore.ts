@@ -11,6 +11,7 @@ import { writeServed, statePaths } from '../core/work/node-state.ts';
 import { ask, enter, loadAlone, runHook } from './hook.ts';
 
 const ABSENT = 42;
+const ROUNDS = 5;
 
 runHook(1, async () => {
   const [stateDir = '', name = '', file = ''] = process.argv.slice(2);
@@ -22,20 +23,26 @@ runHook(1, async () => {
     ? ('standby' as const)
     : ('archive' as const);
   const promotionPending = (own && fs.existsSync('seal')) || fs.existsSync(path.join(server, 'promote'));
-  const answer = own ? await ask(call, { op: 'restore', name, mode, promotionPending }) : undefined;
-  if (answer === undefined) {
-    const served = await (
-      await loadAlone()
-    ).restore(call.stateDir, { name, mode, promotionPending, own }, target);
-    if (served && own) writeServed(statePaths('.'), name);
-    return served ? 0 : ABSENT;
+  // The spool goes over to another directory when the epoch does: what was there when the agent answered is asked for once more.
+  for (let round = 1; own; round++) {
+    const answer = await ask(call, { op: 'restore', name, mode, promotionPending });
+    if (answer === undefined) break;
+    if ('absent' in answer) return ABSENT;
+    if (answer.file === undefined) throw new Error('the agent served nothing');
+    writeServed(statePaths('.'), name); // before the move: what was served must never be unknown to a seal
+    try {
+      if (answer.how === 'rename') move(answer.file, target);
+      else fs.copyFileSync(answer.file, target);
+      return 0;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || round === ROUNDS) throw error;
+    }
   }
-  if ('absent' in answer) return ABSENT;
-  if (answer.file === undefined) throw new Error('the agent served nothing');
-  writeServed(statePaths('.'), name); // before the move: what was served must never be unknown to a seal
-  if (answer.how === 'rename') move(answer.file, target);
-  else fs.copyFileSync(answer.file, target);
-  return 0;
+  const served = await (
+    await loadAlone()
+  ).restore(call.stateDir, { name, mode, promotionPending, own }, target);
+  if (served && own) writeServed(statePaths('.'), name);
+  return served ? 0 : ABSENT;
 });
 
 /** Spool and pg_wal may lie on two file systems. */

@@ -12,11 +12,18 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { askAgent, NoAgent, type AgentAnswer, type AgentRequest } from '../core/work/agent-socket.ts';
 
-/** How long a fresh agent may take until it listens, in ms (measured: about 150). */
-const START_LIMIT_MS = 5000;
+/**
+ * How long a fresh agent may take until it listens, in ms (measured: about 150; seconds on a machine that has no time). One that fails to
+ * start is noticed at once, so patience costs nothing: without it the hook would do the file alone, beside an agent that has the lock.
+ */
+const START_LIMIT_MS = 15_000;
+
+/** What became of an agent that was started. failed: it cannot run here; left: another one has the lock, or had it for too long. */
+type Started = { end: 'failed' | 'left' | undefined };
 
 /** Absolute state directory; the process works in it. */
-export function startAgent(stateDir: string): void {
+export function startAgent(stateDir: string): Started {
+  const started: Started = { end: undefined };
   closeInherited();
   const child = spawn(
     path.join(stateDir, 'node'),
@@ -28,8 +35,10 @@ export function startAgent(stateDir: string): void {
       env: process.env,
     },
   );
-  child.on('error', () => {}); // no Node there: the socket stays silent, the hook does it alone
+  child.on('error', () => (started.end = 'failed')); // no Node there: the hook does it alone
+  child.on('exit', (code) => (started.end = code === 0 ? 'left' : 'failed'));
   child.unref();
+  return started;
 }
 
 /** Closes what this process inherited and would hand on: its own descriptors are all close-on-exec. Elsewhere than on Linux not known. */
@@ -63,7 +72,7 @@ export async function askOrStart(
   mayStart: boolean,
 ): Promise<AgentAnswer | undefined> {
   const deadline = Date.now() + START_LIMIT_MS;
-  let started = false;
+  let started: Started | undefined;
   for (;;) {
     try {
       const answer = await askAgent(request, build);
@@ -71,9 +80,8 @@ export async function askOrStart(
     } catch (error) {
       if (!(error instanceof NoAgent)) throw error;
     }
-    if (!mayStart || Date.now() > deadline) return undefined;
-    if (!started) startAgent(stateDir);
-    started = true;
+    if (!mayStart || started?.end === 'failed' || Date.now() > deadline) return undefined;
+    if (started === undefined || started.end === 'left') started = startAgent(stateDir);
     await sleep(10);
   }
 }
