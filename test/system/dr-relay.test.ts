@@ -20,8 +20,6 @@ import { VaultView } from '../harness/vault-view.ts';
 import type { RunningCommand } from '../harness/walvault-command.ts';
 import { missingRows, SteadyWriter, tableSum } from '../harness/writer.ts';
 
-jest.setTimeout(300_000);
-
 /** A segment a minute is sixty an hour on a quiet server; this one is not quiet. */
 const HOUR_OF_SEGMENTS = 120;
 

@@ -16,8 +16,6 @@ import { waitFor } from '../harness/scratch.ts';
 import type { RunningCommand } from '../harness/walvault-command.ts';
 import { missingRows, SteadyWriter, tableSum } from '../harness/writer.ts';
 
-jest.setTimeout(300_000);
-
 type Seen = Status & { others: OtherVault[] };
 
 describe.each(pairs)('a primary, a standby and a DR node on $title', (pair) => {

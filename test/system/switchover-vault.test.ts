@@ -10,8 +10,6 @@ import type { TestServer } from '../harness/postgres.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { SteadyWriter, missingRows } from '../harness/writer.ts';
 
-jest.setTimeout(300_000);
-
 describe.each(pairs)('two vaults on $title', (pair) => {
   let site: DrSite;
   let db1: TestServer, dr1: TestServer;
