@@ -345,7 +345,7 @@ function judgeBackups(facts: RetentionFacts, branch: BranchMap, cut: Lsn | null)
   const whole = complete.filter((row) => !isGone(row));
   // On a branch that was left the WAL may have come further than here: those go by their time.
   const latest = whole.toSorted((one, other) => Date.parse(finished(other)) - Date.parse(finished(one)));
-  const bases = new Set(policy.pitrWindowMs === 0 ? [] : [whole.find(isBefore), usable.find(isBefore)]);
+  const bases = new Set(policy.pitrWindowMs === 0 ? [] : [latest.find(isBefore), usable.find(isBefore)]);
   const keepBackups = Math.max(1, policy.keepBackups);
   const judge = (row: BackupRow): BackupVerdict => {
     const keep = (why: string): BackupVerdict => ({ row, do: 'keep', why, needsWal: !isGone(row) });

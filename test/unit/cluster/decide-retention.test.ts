@@ -286,6 +286,16 @@ describe('backups', () => {
     expect(decision.cut).toBe(lsnOf(5));
   });
 
+  test('nor is it kept for ever because its WAL had come further', () => {
+    const backups = [
+      backup('dead', seg(1, 19), 9 * DAY),
+      backup('old', seg(2, 11), 8 * DAY),
+      backup('new', seg(2, 12), DAY),
+    ];
+    const policy = { ...POLICY, pitrWindowMs: 3 * DAY };
+    expect(ids(after({ timeline: 2, forks: FORK }, { backups, policy }), 'delete')).toEqual(['dead']);
+  });
+
   test('one whose WAL is gone goes; pinned it stays, and keeps nothing', () => {
     const holds = { horizon: { '1': seg(1, 5) }, holds: {} };
     const old = backup('old', seg(1, 3), DAY);

@@ -266,9 +266,9 @@ function take(world: World, { what, a, b }: Step): void {
       world.forks = [...world.forks, { timeline: ++world.last, parent, at: fork }];
       world.timeline = world.last;
       world.next = segment;
+      // the one before is fenced: when it is made a standby again it is somebody new, with a place of its own
+      world.nodes.delete(world.primary);
       world.primary = name;
-      // fenced, and not made a standby again: it is somebody new when it is
-      for (const other of [...world.nodes.keys()].filter((each) => each === 'db1')) world.nodes.delete(other);
       return;
     }
     case 'backup': {
