@@ -2,6 +2,7 @@
 import type { CommandRow } from './command.ts';
 import { backup } from './commands/backup.ts';
 import { backups } from './commands/backups.ts';
+import { backupsPin, backupsUnpin } from './commands/backups-pin.ts';
 import { claim } from './commands/claim.ts';
 import { configurePrimaryCommand } from './commands/configure-primary.ts';
 import { demo } from './commands/demo.ts';
@@ -11,6 +12,7 @@ import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
 import { relay } from './commands/relay.ts';
 import { rejoinCommand } from './commands/rejoin.ts';
+import { retention } from './commands/retention.ts';
 import { salvageCommand } from './commands/salvage.ts';
 import { nodeAdd } from './commands/node-add.ts';
 import { nodeCheck } from './commands/node-check.ts';
@@ -28,6 +30,9 @@ export const COMMANDS: readonly CommandRow[] = [
   configurePrimaryCommand,
   backup,
   backups,
+  backupsPin,
+  backupsUnpin,
+  retention,
   standbyCreate,
   standbyConfigure,
   standbyDetach,

@@ -9,7 +9,8 @@ export const backups: CommandRow = {
   path: 'backups',
   summary: 'list the base backups in the vault',
   text: `A backup is complete when its files and its WAL from start to stop are in the vault; only such a one can
-be restored. running: under way, or broken off without a word. failed: ended with an error; nothing uses it.`,
+be restored. running: under way, or broken off without a word. failed: ended with an error; nothing uses it. deleting: retention has
+let it go. pinned: kept until 'walvault backups unpin'.`,
   options: [],
   settings: REACH_SETTINGS,
   examples: [
@@ -40,7 +41,7 @@ be restored. running: under way, or broken off without a word. failed: ended wit
             ],
             found.map((row) => [
               row.id,
-              row.state,
+              row.pinned === true ? `${row.state}, pinned` : row.state,
               row.node,
               formatAge(row.startedAt, nowMs),
               row.timeline,

@@ -23,7 +23,15 @@ import {
 
 /** Who takes a setting: every command of the operator, single commands, a hook, the agent. */
 export type User =
-  'operator' | 'configure' | 'backup' | 'standby create' | 'archive' | 'restore' | 'recovered' | 'agent';
+  | 'operator'
+  | 'configure'
+  | 'backup'
+  | 'standby create'
+  | 'retention'
+  | 'archive'
+  | 'restore'
+  | 'recovered'
+  | 'agent';
 
 export type Setting<T, D extends string | undefined> = {
   readonly kind: Kind<T>;
@@ -246,6 +254,46 @@ export const SETTINGS = {
     summary: 'About how much of a base backup goes into one object.',
     text: 'Cut at file borders, before compression; a file larger than this has an object of its own.',
     example: '256MiB',
+  }),
+  keepBackups: setting({
+    kind: integer(1, 1000),
+    default: '2',
+    usedBy: ['retention'],
+    summary: 'How many of the newest base backups retention keeps, whatever their age.',
+    text: 'Only those are counted from which a way leads to the live end. WAL is kept from the oldest backup that is kept for any reason.',
+    example: '4',
+  }),
+  keepDays: setting({
+    kind: integer(0, 36500),
+    default: '0',
+    usedBy: ['retention'],
+    summary: 'Base backups younger than this many days are kept.',
+    text: '0: age alone keeps none.',
+    example: '30',
+  }),
+  pitrWindow: setting({
+    kind: duration('0', '3650d'),
+    default: '7d',
+    usedBy: ['retention'],
+    summary: 'How far back a restore to any moment must be possible.',
+    text: 'Keeps the base backups of that time, the one before it, and the WAL from there on. 0: no window.',
+    example: '30d',
+  }),
+  nodeLease: setting({
+    kind: duration('1h', '3650d'),
+    default: '7d',
+    usedBy: ['retention'],
+    summary: 'How long a node that is not heard of keeps the WAL that it will ask for.',
+    text: 'The same holds for a restore or a new node whose process died. After it the WAL goes, an event says so, and the node has to be made anew. An hour is added: clocks differ.',
+    example: '3d',
+  }),
+  relayLease: setting({
+    kind: duration('1h', '3650d'),
+    default: '7d',
+    usedBy: ['retention'],
+    summary: 'How long a relay that is not heard of keeps the WAL that its replica has not got.',
+    text: 'After it the WAL goes, an event says so, and the replica has to be made anew. An hour is added: clocks differ.',
+    example: '14d',
   }),
   agent: setting({
     kind: onOff(),
