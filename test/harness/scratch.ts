@@ -104,10 +104,12 @@ function environmentOf(pid: number): string {
   }
 }
 
+/** Until its last thread has ended: while the first one is a zombie the others may still hold a socket on which nobody will answer. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
+    if (!readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ')) return true;
+    return readdirSync(`/proc/${pid}/task`).length > 1;
   } catch {
     return false;
   }

@@ -64,7 +64,7 @@ describe(`the agent on ${pair.title}`, () => {
     const name = await site.archiveNow('db1');
     await killHard(site.agentPids('db1'));
     // without the marker, or the wrapper answers by itself
-    rmSync(path.join(site.state('db1'), 'now', `${name}.ok`));
+    rmSync(path.join(site.state('db1'), 'now', `${name}.ok`), { force: true });
     const ask = () => site.hook('db1', 'archive', `pg_wal/${name}`, name);
     const answers = await Promise.all([ask(), ask(), ask(), ask()]);
     expect(answers.map(({ status, stderr }) => [status, stderr])).toEqual(answers.map(() => [0, '']));
