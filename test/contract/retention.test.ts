@@ -15,10 +15,12 @@ import { openReplica, relayPass } from '../../core/work/relay.ts';
 import { findBackup } from '../../core/work/restore-backup.ts';
 import { runRetention } from '../../core/work/retention.ts';
 import { fetchFile } from '../../core/work/store-file.ts';
+import { commitTail, fetchTail, readTail } from '../../core/work/tail.ts';
 import { Swept } from '../../core/work/tombstones.ts';
 import { newCluster, newStandby, onWire, segment, type FakeNode, type Wire } from '../harness/fake-node.ts';
 import { vaultKinds, type VaultSite } from '../harness/open-vaults.ts';
-import { lsnText, names, promote } from '../harness/promotions.ts';
+import { lsnOf, lsnText, names, promote } from '../harness/promotions.ts';
+import { segmentBytes } from '../harness/segments.ts';
 import { memoryVault } from '../harness/two-vaults.ts';
 
 const DAY = 86_400_000;
@@ -352,6 +354,37 @@ describe.each(vaultKinds)('retention of $name', (kind) => {
       await archive(6, 6);
       await retain({ now: later() });
       expect(await names(cluster, 'tombstone#')).toEqual([]);
+    });
+
+    /** Once, before the first transaction that puts a row under `prefix`: the sweep takes the object that it names. */
+    const sweepBefore = (of: Cluster, prefix: string): Wire & { swept: number } => ({
+      swept: 0,
+      async before(changes) {
+        const isMeant = changes.some((each) => each.do === 'put' && each.row.sk.startsWith(prefix));
+        if (this.swept > 0 || !isMeant) return;
+        this.swept = (await runRetention(of, POLICY, { now: later() })).orphans.objects;
+      },
+    });
+
+    test('so does a relay that was asleep between object and row', async () => {
+      await archive(1, 3);
+      const replica = await openReplica(cluster, await memoryVault());
+      const wire = sweepBefore(replica, 'wal#');
+      await relayPass(cluster, await openCluster(onWire(replica.vault, wire), cluster.name));
+      expect(wire.swept).toBe(3);
+      expect(await names(replica)).toEqual(run(1, 3));
+      await expectWhole(replica);
+    });
+
+    test('and a flush that was', async () => {
+      await archive(1, 3);
+      const wire = sweepBefore(cluster, 'tail#');
+      const [name, bytes] = [segment(1, 4), segmentBytes(segment(1, 4))];
+      const tail = { segment: name, bytes, lsn: lsnOf(4) + 8192n };
+      await commitTail(await openCluster(onWire(vault, wire), cluster.name), db1.seat, tail, 'flush');
+      expect(wire.swept).toBe(1);
+      const row = await readTail(cluster, 1);
+      expect(await fetchTail(cluster, row!)).toHaveLength(bytes.length);
     });
 
     test('a commit between the look and the tombstone keeps its object', async () => {
