@@ -35,7 +35,8 @@ import { expectSound, openPair, vaultPairs } from '../harness/two-vaults.ts';
 
 const relay = (from: Cluster, to: Cluster) => relayPass(from, to, { backups: false });
 
-describe.each(vaultPairs)('spills from $name', (pair) => {
+// two of a kind: what crosses from one kind to another is the copy of an object, which the relay shows
+describe.each(vaultPairs.filter(({ from, to }) => from === to))('spills from $name', (pair) => {
   let site: Awaited<ReturnType<typeof openPair>>;
   let [a, b]: Vault[] = [];
   let db1: FakeNode;

@@ -1,7 +1,7 @@
 /**
  * The backends of a bucket, one line each, for the contract suite.
  *
- * memory and file always; s3 (an emulator) with WALVAULT_TEST_AWS=1, as `npm run test:contract` and `test:system` set it.
+ * memory and file; s3 (an emulator) too with WALVAULT_TEST_AWS=1, as `npm run test:contract` sets it, and alone with `only`.
  */
 import { type BucketLocationConstraint, CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,7 +13,9 @@ import { memoryBucket } from '../../core/vault/bucket-memory.ts';
 import { s3Bucket } from '../../core/vault/bucket-s3.ts';
 import { CREDENTIALS, type Emulator, ownName, startMinistack } from './emulators.ts';
 
-export const isAwsWanted = process.env['WALVAULT_TEST_AWS'] === '1';
+export const isAwsWanted = ['1', 'only'].includes(process.env['WALVAULT_TEST_AWS'] ?? '');
+/** Not where `npm test` has just shown it. */
+export const isLocalWanted = process.env['WALVAULT_TEST_AWS'] !== 'only';
 
 /** One empty bucket; `open` connects to it once more, as another process would. */
 export type Place = {
@@ -37,8 +39,12 @@ export type BucketBackend = {
 const nothing = async () => undefined;
 
 export const buckets: BucketBackend[] = [
-  { name: 'memory', start: nothing, stop: nothing, make: async () => memory() },
-  { name: 'file', start: nothing, stop: nothing, make: async () => file() },
+  ...(isLocalWanted
+    ? [
+        { name: 'memory', start: nothing, stop: nothing, make: async () => memory() },
+        { name: 'file', start: nothing, stop: nothing, make: async () => file() },
+      ]
+    : []),
   ...(isAwsWanted ? [s3('s3 (ministack)', startMinistack)] : []),
 ];
 

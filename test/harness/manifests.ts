@@ -10,7 +10,7 @@ import type { Manifest } from '../../core/vault/manifest.ts';
 import { createDynamoTable, dynamoManifest } from '../../core/vault/manifest-dynamodb.ts';
 import { createFileManifest, fileManifest } from '../../core/vault/manifest-file.ts';
 import { memoryManifest } from '../../core/vault/manifest-memory.ts';
-import { isAwsWanted } from './buckets.ts';
+import { isAwsWanted, isLocalWanted } from './buckets.ts';
 import { CREDENTIALS, type Emulator, ownName, startDynamoDBLocal, startMinistack } from './emulators.ts';
 
 /** One empty manifest; `open` connects to it once more, as another process would. */
@@ -30,9 +30,13 @@ export type ManifestBackend = {
 const nothing = async () => undefined;
 
 export const manifests: ManifestBackend[] = [
-  { name: 'memory', start: nothing, stop: nothing, make: async () => memory() },
-  { name: 'file', start: nothing, stop: nothing, make: async () => file(false) },
-  { name: 'file (one shot)', start: nothing, stop: nothing, make: async () => file(true) },
+  ...(isLocalWanted
+    ? [
+        { name: 'memory', start: nothing, stop: nothing, make: async () => memory() },
+        { name: 'file', start: nothing, stop: nothing, make: async () => file(false) },
+        { name: 'file (one shot)', start: nothing, stop: nothing, make: async () => file(true) },
+      ]
+    : []),
   ...(isAwsWanted ? [dynamo('ministack', startMinistack), dynamo('DynamoDBLocal', startDynamoDBLocal)] : []),
 ];
 

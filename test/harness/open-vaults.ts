@@ -1,7 +1,7 @@
 /**
  * Every kind of vault, one line each: a place of its own per suite, and as many connections to it as a test asks for.
  *
- * memory and file always; with WALVAULT_TEST_AWS=1 also S3 + DynamoDB (ministack), and the manifest on AWS's own engine
+ * memory and file; with WALVAULT_TEST_AWS=1 also, with `only` nothing but S3 + DynamoDB (ministack), and the manifest on AWS's own engine
  * (DynamoDBLocal) beside a bucket in memory.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { pathToFileURL } from 'node:url';
 import { createDynamoTable, dynamoManifest } from '../../core/vault/manifest-dynamodb.ts';
 import { createVault, openVault } from '../../core/vault/open-vault.ts';
 import type { Vault } from '../../core/vault/vault.ts';
-import { isAwsWanted, makeBucket } from './buckets.ts';
+import { isAwsWanted, isLocalWanted, makeBucket } from './buckets.ts';
 import { CREDENTIALS, ownName, startDynamoDBLocal, startMinistack } from './emulators.ts';
 
 export type VaultSite = { connect(): Promise<Vault>; close(): Promise<void> };
@@ -19,9 +19,12 @@ export type VaultKind = { name: string; open(): Promise<VaultSite> };
 
 let number = 0;
 
+export const fileKind: VaultKind = { name: 'file', open: file };
+
 export const vaultKinds: VaultKind[] = [
-  { name: 'memory', open: () => byUrl(`memory:protocol-${process.pid}-${++number}`) },
-  { name: 'file', open: file },
+  ...(isLocalWanted
+    ? [{ name: 'memory', open: () => byUrl(`memory:protocol-${process.pid}-${++number}`) }, fileKind]
+    : []),
   ...(isAwsWanted
     ? [
         { name: 's3 (ministack)', open: s3 },

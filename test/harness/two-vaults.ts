@@ -5,7 +5,7 @@ import { openVault } from '../../core/vault/open-vault.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { readHead, type Cluster } from '../../core/work/cluster.ts';
 import { fetchFile } from '../../core/work/store-file.ts';
-import { vaultKinds, type VaultSite } from './open-vaults.ts';
+import { fileKind, vaultKinds, type VaultSite } from './open-vaults.ts';
 import { names } from './promotions.ts';
 
 let number = 0;
@@ -18,7 +18,7 @@ export const vaultPairs = [
   ...vaultKinds.map((kind) => ({ name: `${kind.name} to ${kind.name}`, from: kind, to: kind })),
   ...vaultKinds
     .filter(({ name }) => name.startsWith('s3'))
-    .map((to) => ({ name: `file to ${to.name}`, from: vaultKinds.find(({ name }) => name === 'file')!, to })),
+    .map((to) => ({ name: `file to ${to.name}`, from: fileKind, to })),
 ].filter(({ name }) => !name.includes('DynamoDBLocal'));
 
 export async function openPair(
