@@ -19,8 +19,11 @@ import type { Reading, Target } from './replica.ts';
 import { asWalRow, readTail } from './tail.ts';
 import { notSwept } from './tombstones.ts';
 
-/** Rows of one transaction: each may be two changes (a row for a spilled one), and some .partial or .backup may lie between. */
-export const BATCH = 28;
+/**
+ * Segments of one transaction, which holds 100 changes: each may be three (its row, that of the spill in its place, the check that its
+ * object was not swept), and .partial and .backup files may lie between.
+ */
+export const BATCH = 20;
 
 /** Carries everything from the target's head up to the source's as it was read. @throws VaultError hole | conflict | corrupt | unreachable; Outrun */
 export async function carryBranch(source: Reading, target: Target, options: CarryOptions): Promise<void> {
