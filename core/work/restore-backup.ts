@@ -49,7 +49,8 @@ export async function listBackups(cluster: Cluster): Promise<BackupRow[]> {
   const rows: BackupRow[] = [];
   const range = { pk: cluster.partition, from: 'backup#', to: after('backup#') };
   for await (const row of cluster.vault.manifest.query(range)) rows.push(row as unknown as BackupRow);
-  return rows;
+  // ids tell seconds, and within one come as chance has it
+  return rows.sort((one, other) => Date.parse(one.startedAt) - Date.parse(other.startedAt));
 }
 
 /** @throws VaultError absent (no such backup; none complete) | refused (that one is not complete) */
