@@ -44,7 +44,7 @@ export type RestoreRequest = TargetRequest & {
 
 export type Restored = { backup: BackupRow; index: BackupIndex };
 
-/** Backups by id, which begins with the time they were started: oldest first. */
+/** Backups, oldest first. */
 export async function listBackups(cluster: Cluster): Promise<BackupRow[]> {
   const rows: BackupRow[] = [];
   const range = { pk: cluster.partition, from: 'backup#', to: after('backup#') };
