@@ -13,6 +13,7 @@ import {
 import { openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { lastHeard, lookAtPeer, openKnown } from '../../core/work/peer.ts';
 import { takeOver } from '../../core/work/takeover.ts';
+import { REPORT_MS, untilReported } from '../../core/work/target-report.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { formatDuration } from '../ui/format.ts';
@@ -25,8 +26,6 @@ import { REACH_SETTINGS } from '../reach-settings.ts';
 /** Between two looks at head, in ms: one consistent read of one small item. */
 const LOOK_EVERY_MS = 100;
 
-/** How long a standby is waited for that has not reported itself as one yet, in ms. */
-const REPORT_MS = 15_000;
 const WAIT = duration('1s', '1d');
 
 export const trigger: CommandRow = {
@@ -83,7 +82,10 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
     const waitMs = context.duration('wait', '60s', WAIT);
     const supersede = context.number('supersede', { from: 1, to: Number.MAX_SAFE_INTEGER });
     const cluster = await context.cluster();
-    await untilReported(context, cluster, to, Math.min(waitMs, REPORT_MS));
+    await untilReported(cluster, to, {
+      limitMs: Math.min(waitMs, REPORT_MS),
+      onWait: () => context.say(`waiting until ${to} reports that it has reached the end of its base backup`),
+    });
     const control = await readControl(cluster);
     const wanted: Wanted = { mode, to, supersede };
     const { asked, startedMs } =
@@ -166,20 +168,6 @@ async function triggerReplica(
   });
   context.say(`triggered: epoch ${asked.epoch} names ${to}`);
   return { asked, startedMs };
-}
-
-/**
- * A standby that was started a moment ago has not said yet that it is a target: worth a wait, or a script that starts one and triggers
- * it would fail now and then.
- */
-async function untilReported(context: Context, cluster: Cluster, to: string, limitMs: number): Promise<void> {
-  const startedMs = Date.now();
-  for (let said = false; Date.now() - startedMs < limitMs; said = true) {
-    const node = (await cluster.vault.manifest.get(keys.node(cluster.partition, to))) as NodeRow | undefined;
-    if (node?.role !== 'standby' || node.consistent || node.trouble !== null) return;
-    if (!said) context.say(`waiting until ${to} reports that it has reached the end of its base backup`);
-    await sleep(200);
-  }
 }
 
 /**

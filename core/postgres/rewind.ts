@@ -41,10 +41,30 @@ export async function rewind(request: RewindRequest): Promise<string | undefined
   if (complaint !== undefined) return complaint;
   const failure = await run(request);
   if (failure !== undefined) return failure;
-  return access(path.join(request.pgdata, 'backup_label')).then(
-    () => undefined,
-    () => 'pg_rewind changed nothing: it found no fork between the two',
+  const isDone = await access(path.join(request.pgdata, 'backup_label')).then(
+    () => true,
+    () => false,
   );
+  if (!isDone) return 'pg_rewind changed nothing: it found no fork between the two';
+  await switchSource(request.source);
+  return undefined;
+}
+
+/**
+ * The rewound server answers once it has replayed up to where the source stood just now, and gets that by its archive alone: on an idle
+ * source not before the next checkpoint (measured: 5 minutes). Without the right to switch it waits, nothing worse.
+ */
+async function switchSource(source: string): Promise<void> {
+  const client = new Client({ ...connectionOf(source), connectionTimeoutMillis: 5000 });
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    await client.query('SELECT pg_switch_wal()');
+  } catch {
+    // said nowhere: the server comes up all the same, later
+  } finally {
+    await client.end().catch(() => {});
+  }
 }
 
 async function checkpointSource(source: string): Promise<string | undefined> {

@@ -19,6 +19,7 @@ import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import { relayPass } from './relay.ts';
 import { untilFollows, untilOpen, type SwitchedOver, type SwitchoverStep } from './switchover.ts';
 import { takeOver, type TakeOverStep } from './takeover.ts';
+import { REPORT_MS, untilReported } from './target-report.ts';
 
 export type VaultSwitchoverStep = SwitchoverStep | TakeOverStep | { step: 'level'; rows: number };
 
@@ -50,6 +51,10 @@ export async function switchoverVault(
   }
   const isFenced = mine.supersededBy?.id === theirs.vaultId && mine.role === 'replica';
   if (!isFenced) checkRoles(here, mine, there, theirs);
+  await untilReported(there, to, {
+    limitMs: Math.min(waitMs, REPORT_MS),
+    ...(signal === undefined ? {} : { signal }),
+  });
   await checkTarget(there, to);
   const flushed = isFenced ? undefined : await flushAndRelay(here, there, request, say);
   crashPoint('switchover-flushed');

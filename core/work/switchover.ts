@@ -16,6 +16,7 @@ import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import type { FlushStep } from './flush-server.ts';
 import type { RelayWaitStep } from './wait-relay.ts';
 import { segmentsBehind } from './status.ts';
+import { REPORT_MS, untilReported } from './target-report.ts';
 import { triggerPromotion } from './trigger.ts';
 
 /** A target further behind is refused before anything is changed: replaying it would be time without a primary. */
@@ -65,6 +66,10 @@ export async function switchover(cluster: Cluster, request: SwitchoverRequest): 
     const promotion = await untilOpen(cluster, pending, waitMs, say);
     return { promotion, flushed: undefined, withoutPrimaryMs: undefined };
   }
+  await untilReported(cluster, to, {
+    limitMs: Math.min(waitMs, REPORT_MS),
+    ...(signal === undefined ? {} : { signal }),
+  });
   await checkTarget(cluster, to);
   const flushed = await flushPrimary(cluster, {
     ...request,
