@@ -59,6 +59,8 @@ async function switchSource(source: string): Promise<void> {
   client.on('error', () => {});
   try {
     await client.connect();
+    // a record first: a segment in which nothing was written yet is not switched
+    await client.query(`SELECT pg_logical_emit_message(false, 'walvault', 'rewound')`);
     await client.query('SELECT pg_switch_wal()');
   } catch {
     // said nowhere: the server comes up all the same, later
