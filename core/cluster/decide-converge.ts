@@ -22,7 +22,8 @@ export type Meeting =
 /** @param other  the vault that shall be a replica of `active` (which may itself be one, in a chain) */
 export function decideMeeting(active: Side, other: Side, at: string): Meeting {
   const [mine, theirs] = [active.control, other.control];
-  if (theirs.role === 'converging' && theirs.epoch <= mine.epoch) return { do: 'set aside' };
+  const isMarked = theirs.role === 'converging' && theirs.source?.id === mine.vaultId;
+  if (isMarked && theirs.epoch <= mine.epoch) return { do: 'set aside' };
   const epoch = mine.epoch > theirs.epoch ? mine.epoch : Math.max(mine.epoch, theirs.epoch) + 1;
   const lastTimeline = Math.max(active.head.lastTimeline, other.head.lastTimeline);
   if (mine.role === 'active' && (epoch !== mine.epoch || lastTimeline !== active.head.lastTimeline)) {

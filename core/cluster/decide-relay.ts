@@ -63,7 +63,15 @@ export function decideRelay(source: Side, target: Side): RelayDecision {
       `try again in a minute`,
     );
   }
-  if (to.role === 'converging') return { do: 'converge' };
+  if (to.role === 'converging') {
+    return from.role === 'active' || to.source?.id === from.vaultId
+      ? { do: 'converge' }
+      : refuse(
+          'busy',
+          `${target.url} is being made a replica of ${to.source?.url ?? 'another vault'}`,
+          `try again in a minute`,
+        );
+  }
   if (from.role === 'replica' && from.supersededBy?.id !== to.vaultId && from.source?.id === to.vaultId) {
     return refuse(
       'refused',

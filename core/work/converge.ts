@@ -17,8 +17,10 @@ import {
   isOlderThanAll,
   oldestOf,
 } from '../cluster/decide-converge.ts';
+import { decideRelay } from '../cluster/decide-relay.ts';
 import {
   keys,
+  type Control,
   type AsideRow,
   type BackupRow,
   type HistoryRow,
@@ -58,6 +60,8 @@ async function meet(active: Cluster, other: Cluster): Promise<void> {
       async () => {
         const theirs = await readSide(other);
         const mine = await readSide(active);
+        // Asked anew each round: who slept here through a takeover would make a replica of the vault that is active by now.
+        if (decideRelay(mine, theirs).do !== 'converge') return { result: true };
         const at = new Date().toISOString();
         const decision = decideMeeting(mine, theirs, at);
         if (decision.do === 'set aside') return { result: true };
@@ -94,11 +98,15 @@ async function meet(active: Cluster, other: Cluster): Promise<void> {
   }
 }
 
+/** Towards just this vault: another may have taken over since. */
+const isConverging = (control: Control, active: Control): boolean =>
+  control.role === 'converging' && control.source?.id === active.vaultId;
+
 /** Everything that the active vault does not hold with the same content, in batches; each row is looked up there before it goes. */
 async function setAsideDead(active: Cluster, other: Cluster): Promise<number> {
   const mine = await readSide(active);
   const theirs = await readSide(other);
-  if (theirs.control.role !== 'converging') return 0;
+  if (!isConverging(theirs.control, mine.control)) return 0;
   await failDeadBackups(mine, theirs);
   let aside = await setAsideHistories(active, theirs);
   const oldest = oldestOf(mine, await namesOf(active), other.segmentSize);
@@ -246,7 +254,7 @@ async function becomeReplica(active: Cluster, other: Cluster): Promise<void> {
   await changing<void>(
     async () => {
       const control = await readControl(other);
-      if (control.role !== 'converging') return { result: undefined };
+      if (!isConverging(control, mine.control)) return { result: undefined };
       const head = await readHead(other);
       const next = headAfter(mine, head, await namesOf(other), other.segmentSize);
       const history = await other.vault.manifest.get(keys.history(other.partition, head.timeline));

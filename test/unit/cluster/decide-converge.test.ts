@@ -91,7 +91,13 @@ describe('two vaults meet', () => {
   });
 
   test('marked before: what is left is set aside', () => {
-    expect(decideMeeting(active(), old({ role: 'converging', epoch: 2 }), AT)).toEqual({ do: 'set aside' });
+    expect(
+      decideMeeting(
+        active(),
+        old({ role: 'converging', epoch: 2, source: { id: 'b', url: 'file:///b' } }),
+        AT,
+      ),
+    ).toEqual({ do: 'set aside' });
   });
 });
 
