@@ -8,7 +8,7 @@
 import { VaultError } from '../errors.ts';
 import { decideRelay } from '../cluster/decide-relay.ts';
 import { eventChange, type Cluster } from './cluster.ts';
-import { converge } from './converge.ts';
+import { clearSuperseded, converge } from './converge.ts';
 import { carryBackups } from './relay-backups.ts';
 import { relayLag, reportRelay, reportTrouble, type Lag } from './relay-lag.ts';
 import type { CarryOptions, RelayStep } from './relay-copy.ts';
@@ -177,6 +177,11 @@ async function look(
     if (decision.do === 'converge') {
       const { aside } = await converge(source, targetCluster);
       carry.onStep({ step: 'aside', rows: aside });
+      continue;
+    }
+    // a first contact that died right before its last step
+    if (from.control.supersedes?.id === target.side.control.vaultId) {
+      await clearSuperseded(source, targetCluster);
       continue;
     }
     if (decision.control !== undefined) {
