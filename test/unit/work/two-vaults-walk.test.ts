@@ -111,8 +111,10 @@ class World {
           return;
         }
       }
+      // after a failover that gave up by word what may be spilled, the old primary goes on spilling: salvage
+      const isNamed = (await readControl(this.vaults[home])).primary === seat.node;
       this.contents.set(stored.sha256, content);
-      this.told.push({ name, content, sha256: stored.sha256, live: home === this.chosen });
+      this.told.push({ name, content, sha256: stored.sha256, live: home === this.chosen && isNamed });
     }
     if (result === 'ignored') throw new Error(`${name} was ignored`);
     server.position++;
