@@ -39,6 +39,20 @@ export class VaultError extends Error {
   }
 }
 
+/**
+ * The same failure of a job of several steps, its hint beginning with the state in which everything was left. What is neither a failure
+ * nor an AbortSignal's end is our bug, and stays as it is.
+ *
+ * @param brokenOff  what is said where a signal ended it
+ */
+export function inState(error: unknown, state: string, brokenOff: string): unknown {
+  if (error instanceof Error && error.name === 'AbortError')
+    return new VaultError('refused', brokenOff, { hint: state, cause: error });
+  if (!(error instanceof VaultError)) return error;
+  const hint = error.hint === undefined ? state : `${state}\n      ${error.hint}`;
+  return new VaultError(error.code, error.message, { hint, cause: error });
+}
+
 /** How a failure is printed: `walvault: [fenced] epoch 6 is over`, then `HINT: …`; our own bugs with their stack. */
 export function describeFailure(error: unknown): { text: string; exit: number } {
   if (error instanceof VaultError) {

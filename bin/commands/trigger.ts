@@ -13,7 +13,7 @@ import {
 import { openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { lastHeard, lookAtPeer, openKnown } from '../../core/work/peer.ts';
 import { takeOver } from '../../core/work/takeover.ts';
-import { REPORT_MS, untilReported } from '../../core/work/target-report.ts';
+import { readTarget, REPORT_MS, untilReported } from '../../core/work/target-report.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { formatDuration } from '../ui/format.ts';
@@ -179,13 +179,9 @@ async function checkTrigger(
   cluster: Cluster,
   options: { mode: TriggerMode; to: string; supersede: number | undefined },
 ): Promise<string | null> {
-  const [control, head, node] = await Promise.all([
-    readControl(cluster),
-    readHead(cluster),
-    cluster.vault.manifest.get(keys.node(cluster.partition, options.to)),
-  ]);
+  const { control, head, node } = await readTarget(cluster, options.to);
   const request = { id: '', at: new Date().toISOString(), ...options };
-  const decision = decideTrigger(control, head, node as NodeRow | undefined, request);
+  const decision = decideTrigger(control, head, node, request);
   if (decision.do === 'refuse')
     throw new VaultError(decision.code, decision.message, { hint: decision.hint });
   return control.primary;

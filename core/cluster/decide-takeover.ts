@@ -95,7 +95,7 @@ export function decideRaise(
 ): { do: 'raise'; control: Control; head: Head } | { do: 'raised' } {
   const wanted = epoch ?? control.epoch + 1;
   const isDone = epoch !== undefined && control.epoch >= epoch && control.primary === request.to;
-  if (isDone && lost === undefined && control.supersedes === null) return { do: 'raised' };
+  if (isDone && control.supersedes?.id === lost?.id) return { do: 'raised' };
   const sinceEpoch = control.supersedes?.sinceEpoch ?? control.epoch;
   const next = Math.max(wanted, control.epoch);
   return {

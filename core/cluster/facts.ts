@@ -5,6 +5,8 @@
  * Structural twins of core/vault's Row: each type here can be put as a row.
  */
 
+import { hex8 } from '../wal/name.ts';
+
 export const FORMAT = 1;
 
 type Base = { pk: string; sk: string; rev: number };
@@ -292,7 +294,3 @@ export const keys = {
     sk: `tombstone#${object.slice(object.lastIndexOf('/') + 1)}`,
   }),
 };
-
-function hex8(timeline: number): string {
-  return timeline.toString(16).toUpperCase().padStart(8, '0');
-}

@@ -2,14 +2,15 @@
  * What the manifest says of a base backup: its row (running, then complete or failed), its hold, its WAL.
  */
 import { VaultError } from '../errors.ts';
-import { keys, type BackupRow } from '../cluster/facts.ts';
-import { after, type Change } from '../vault/manifest.ts';
+import { keys, type BackupRow, type GapRow } from '../cluster/facts.ts';
+import { type Change } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import { segmentAt } from '../wal/name.ts';
 import type { Copied } from './backup-stream.ts';
 import { backupPrefix } from './bundles.ts';
-import { asRow, newId, putEvent, readHead, type Cluster } from './cluster.ts';
+import { asRow, listRows, newId, putEvent, readHead, type Cluster } from './cluster.ts';
 import { addHold, dropHold, dropHoldChange, HOLD_STALE_MS, keepHolding, readHolds } from './holds.ts';
+import { fileOf } from './store-file.ts';
 
 /** The row and the hold, before BASE_BACKUP: from the present redo point on, which is at or before the backup's start. */
 export async function beginBackup(
@@ -61,8 +62,7 @@ export async function proveSegments(cluster: Cluster, { start, stop }: Copied): 
       },
     );
   }
-  for await (const row of manifest.query({ pk: cluster.partition, from: 'gap#', to: after('gap#') })) {
-    const gap = row as unknown as { from: string; to: string };
+  for (const gap of await listRows<GapRow>(cluster, 'gap#')) {
     if (gap.to.slice(8) > segmentAt(1, start.lsn, cluster.segmentSize).slice(8)) {
       throw new VaultError(
         'refused',
@@ -88,7 +88,7 @@ export async function proveSegments(cluster: Cluster, { start, stop }: Copied): 
     from: `wal#${from}`,
     to: `wal#${last}~`,
   })) {
-    shown.add(row.sk.slice('wal#'.length));
+    shown.add(fileOf(row));
   }
   for (const name of missing) {
     if (shown.has(name)) continue;
@@ -185,9 +185,7 @@ async function removeObjects(cluster: Cluster, id: string): Promise<void> {
 export async function sweepInterrupted(cluster: Cluster): Promise<void> {
   const holds = (await readHolds(cluster))?.holds ?? {};
   const stale = (at: string) => Date.now() - Date.parse(at) > HOLD_STALE_MS;
-  const range = { pk: cluster.partition, from: 'backup#', to: after('backup#') };
-  for await (const found of cluster.vault.manifest.query(range)) {
-    const row = found as unknown as BackupRow;
+  for (const row of await listRows<BackupRow>(cluster, 'backup#')) {
     if (row.state !== 'running' || !stale(holds[holdId(row.id)]?.at ?? row.startedAt)) continue;
     await failBackup(cluster, row.id, row.node, new Error('interrupted: its process is gone'));
   }

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import { FORMAT, keys, type Control, type EventRow, type Head } from '../cluster/facts.ts';
-import type { Change, Outcome, Row } from '../vault/manifest.ts';
+import { after, type Change, type Outcome, type Row } from '../vault/manifest.ts';
 import type { Vault } from '../vault/vault.ts';
 
 export type Cluster = {
@@ -77,6 +77,19 @@ export async function readHead(cluster: Cluster): Promise<Head> {
   if (row === undefined)
     throw new VaultError('unconfigured', `cluster ${cluster.name} has no head in ${cluster.vault.url}`);
   return row as unknown as Head;
+}
+
+/** Rows of this cluster whose names begin with `prefix` ('wal#'), in the order of their names. A range never shows that a row is absent. */
+export async function* rowsUnder<T>({ vault, partition }: Cluster, prefix: string): AsyncGenerator<T, void> {
+  for await (const row of vault.manifest.query({ pk: partition, from: prefix, to: after(prefix) }))
+    yield row as unknown as T;
+}
+
+/** The same, all of them: for what there are few of. */
+export async function listRows<T>(cluster: Cluster, prefix: string): Promise<T[]> {
+  const rows: T[] = [];
+  for await (const row of rowsUnder<T>(cluster, prefix)) rows.push(row);
+  return rows;
 }
 
 /** Any of the shapes of core/cluster/facts.ts, as the manifest takes it. */

@@ -21,21 +21,30 @@ import { decideRelay } from '../cluster/decide-relay.ts';
 import {
   keys,
   type Control,
-  type AsideRow,
   type BackupRow,
   type HistoryRow,
   type TailRow,
   type WalRow,
 } from '../cluster/facts.ts';
-import { after, type Change, type Row } from '../vault/manifest.ts';
-import { formatLsn } from '../wal/lsn.ts';
-import { isSegmentName, segmentEnd } from '../wal/name.ts';
-import { asRow, changing, eventChange, readControl, readHead, type Cluster } from './cluster.ts';
+import { type Change, type Row } from '../vault/manifest.ts';
+import { historyName } from '../wal/name.ts';
+import { asideRow, wholeEnd } from './aside-row.ts';
+import {
+  asRow,
+  changing,
+  eventChange,
+  listRows,
+  readControl,
+  readHead,
+  rowsUnder,
+  type Cluster,
+} from './cluster.ts';
 import { COMMIT_BATCH } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { putControlObject } from './init.ts';
 import { readSide, type Reading } from './replica.ts';
 import { putAside } from './salvage.ts';
+import { fileOf } from './store-file.ts';
 import { asWalRow } from './tail.ts';
 
 const FILES = ['wal#', 'spill#', 'tail#'] as const;
@@ -56,6 +65,7 @@ export async function converge(active: Cluster, other: Cluster): Promise<{ aside
 
 async function meet(active: Cluster, other: Cluster): Promise<void> {
   for (let marked = false; !marked;) {
+    let changed = active;
     marked = await changing<boolean>(
       async () => {
         const theirs = await readSide(other);
@@ -67,7 +77,9 @@ async function meet(active: Cluster, other: Cluster): Promise<void> {
         if (decision.do === 'set aside') return { result: true };
         if (decision.do === 'wait')
           throw new VaultError('busy', decision.message, { hint: `'walvault status' shows how it gets on.` });
-        const [side, cluster] = decision.do === 'raise' ? [mine, active] : [theirs, other];
+        const side = decision.do === 'raise' ? mine : theirs;
+        const { cluster } = side;
+        changed = cluster;
         if (decision.control.epoch !== side.control.epoch) await putControlObject(cluster, decision.control);
         const text =
           decision.do === 'raise'
@@ -88,11 +100,7 @@ async function meet(active: Cluster, other: Cluster): Promise<void> {
           ],
         };
       },
-      async (changes) => {
-        const first = changes[0];
-        const cluster = first?.do === 'put' && first.row['role'] === 'converging' ? other : active;
-        return cluster.vault.manifest.transact(changes);
-      },
+      (changes) => changed.vault.manifest.transact(changes),
     );
     crashPoint(marked ? 'converge-marked' : 'converge-raised');
   }
@@ -132,11 +140,9 @@ async function setAsideDead(active: Cluster, other: Cluster): Promise<number> {
 
 /** Rows of `other` under a prefix that `active` lacks, or holds with another content. A range only points at them; each is then read. */
 async function* differing(active: Cluster, other: Cluster, prefix: string): AsyncGenerator<Row, void> {
-  const range = (cluster: Cluster) =>
-    cluster.vault.manifest.query({ pk: cluster.partition, from: prefix, to: after(prefix) });
-  const held = range(active)[Symbol.asyncIterator]();
+  const held = rowsUnder<Row>(active, prefix);
   let next = await held.next();
-  for await (const row of range(other)) {
+  for await (const row of rowsUnder<Row>(other, prefix)) {
     while (next.done !== true && next.value.sk < row.sk) next = await held.next();
     if (next.done !== true && next.value.sk === row.sk && isSame(row, next.value)) continue;
     const there = await active.vault.manifest.get({ pk: active.partition, sk: row.sk });
@@ -147,30 +153,15 @@ async function* differing(active: Cluster, other: Cluster, prefix: string): Asyn
 const isSame = (one: Row, other: Row): boolean =>
   one['sha256'] === other['sha256'] && one['endLsn'] === other['endLsn'];
 
-const fileNameOf = (row: Row): string =>
-  typeof row['segment'] === 'string' ? row['segment'] : row.sk.slice(row.sk.indexOf('#') + 1);
+const fileNameOf = (row: Row): string => (typeof row['segment'] === 'string' ? row['segment'] : fileOf(row));
 
 /** The row goes, and stands again as salvage of its node and epoch; its object stays where it is. */
-export function asideChanges(cluster: Cluster, row: Row): Change[] {
+function asideChanges(cluster: Cluster, row: Row): Change[] {
   const isTail = row.sk.startsWith('tail#');
   const wal = isTail ? asWalRow(cluster, row as unknown as TailRow) : (row as unknown as WalRow);
   const file = fileNameOf(row);
-  const origin = { epoch: wal.epoch, node: wal.node };
-  const endLsn = isTail
-    ? (row as unknown as TailRow).endLsn
-    : isSegmentName(file)
-      ? formatLsn(segmentEnd(file, cluster.segmentSize))
-      : null;
-  const { key, sha256, sizeBytes, storedBytes, compression } = wal;
-  const aside: AsideRow = {
-    ...keys.aside(cluster.partition, origin, file, sha256),
-    rev: 1,
-    file,
-    ...{ key, sha256, sizeBytes, storedBytes, compression },
-    ...origin,
-    endLsn,
-    savedAt: new Date().toISOString(),
-  };
+  const endLsn = isTail ? (row as unknown as TailRow).endLsn : wholeEnd(cluster, file);
+  const aside = asideRow(cluster, { ...wal, file, endLsn });
   return [
     { do: 'put', row: asRow(aside), when: 'any' },
     { do: 'delete', key: { pk: row.pk, sk: row.sk }, when: { rev: row.rev } },
@@ -195,15 +186,10 @@ async function changeConverging(theirs: Reading, changes: readonly Change[]): Pr
 async function setAsideHistories(active: Cluster, theirs: Reading): Promise<number> {
   const { cluster } = theirs;
   let count = 0;
-  for await (const found of cluster.vault.manifest.query({
-    pk: cluster.partition,
-    from: 'history#',
-    to: after('history#'),
-  })) {
-    const row = found as unknown as HistoryRow;
+  for (const row of await listRows<HistoryRow>(cluster, 'history#')) {
     const held = await active.vault.manifest.get(keys.history(active.partition, row.timeline));
     if (held?.text === row.text) continue;
-    const file = `${row.sk.slice('history#'.length)}.history`;
+    const file = historyName(row.timeline);
     await putAside(
       cluster,
       { node: row.node, epoch: row.epoch },
@@ -223,12 +209,7 @@ async function setAsideHistories(active: Cluster, theirs: Reading): Promise<numb
 /** A backup of the dead branch leads nowhere, and so does one that was still being taken. */
 async function failDeadBackups(mine: Reading, theirs: Reading): Promise<void> {
   const { cluster } = theirs;
-  for await (const found of cluster.vault.manifest.query({
-    pk: cluster.partition,
-    from: 'backup#',
-    to: after('backup#'),
-  })) {
-    const row = found as unknown as BackupRow;
+  for (const row of await listRows<BackupRow>(cluster, 'backup#')) {
     const history = await cluster.vault.manifest.get(keys.history(cluster.partition, row.timeline));
     const isLive = isBackupLive(mine, row, history?.['text'] as string | undefined);
     if (row.state === 'failed' || (row.state === 'complete' && isLive)) continue;
@@ -240,12 +221,7 @@ async function failDeadBackups(mine: Reading, theirs: Reading): Promise<void> {
 
 async function namesOf(cluster: Cluster): Promise<string[]> {
   const names: string[] = [];
-  for await (const row of cluster.vault.manifest.query({
-    pk: cluster.partition,
-    from: 'wal#',
-    to: after('wal#'),
-  }))
-    names.push(row.sk.slice('wal#'.length));
+  for await (const row of rowsUnder<WalRow>(cluster, 'wal#')) names.push(fileOf(row));
   return names;
 }
 

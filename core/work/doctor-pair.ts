@@ -10,10 +10,9 @@ import {
   type Patient,
 } from '../cluster/examine-pair.ts';
 import { VaultError } from '../errors.ts';
-import { after } from '../vault/manifest.ts';
 import { withLimit } from '../vault/time-limit.ts';
 import type { Vault } from '../vault/vault.ts';
-import { openCluster, type Cluster } from './cluster.ts';
+import { listRows, openCluster, type Cluster } from './cluster.ts';
 import { namedVaults } from './other-vaults.ts';
 import { relayLag } from './relay-lag.ts';
 import { readSide, type Reading } from './replica.ts';
@@ -73,9 +72,7 @@ export function worstOf(findings: readonly Finding[]): 0 | 1 | 2 {
 
 async function readPatient(cluster: Cluster, sinceMs = performance.now()): Promise<Examined> {
   const side = await readSide(cluster);
-  const relays: RelayRow[] = [];
-  const range = { pk: cluster.partition, from: 'relay#', to: after('relay#') };
-  for await (const row of cluster.vault.manifest.query(range)) relays.push(row as unknown as RelayRow);
+  const relays = await listRows<RelayRow>(cluster, 'relay#');
   return { ...side, relays, tookMs: Math.round(performance.now() - sinceMs) };
 }
 

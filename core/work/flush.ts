@@ -15,7 +15,7 @@
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VaultError, type FailureCode } from '../errors.ts';
+import { inState, VaultError, type FailureCode } from '../errors.ts';
 import { decideUndo } from '../cluster/decide-flush.ts';
 import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
 import { readControl as readControlFile, readPgdata, type Pgdata } from '../postgres/pgdata.ts';
@@ -93,16 +93,11 @@ export async function flushPrimary(cluster: Cluster, request: FlushRequest): Pro
   try {
     return { ...flushed, relayedTo: await untilRelayed(cluster, goal, request) };
   } catch (error) {
-    const isAborted = error instanceof Error && error.name === 'AbortError';
-    if (!isAborted && !(error instanceof VaultError)) throw error;
-    const state = `${request.node} is flushed and stopped: that stands. The same command again waits on; 'walvault flush --undo' goes back.`;
-    if (!(error instanceof VaultError))
-      throw new VaultError('refused', 'broken off while the DR vault was waited for', {
-        hint: state,
-        cause: error,
-      });
-    const hint = error.hint === undefined ? state : `${state}\n      ${error.hint}`;
-    throw new VaultError(error.code, error.message, { hint, cause: error });
+    throw inState(
+      error,
+      `${request.node} is flushed and stopped: that stands. The same command again waits on; 'walvault flush --undo' goes back.`,
+      'broken off while the DR vault was waited for',
+    );
   }
 }
 
@@ -316,10 +311,7 @@ async function withState(error: unknown, pgdata: string): Promise<unknown> {
     (cause: unknown) => `the state of the server is unknown: ${String(cause)}`,
   );
   if (error instanceof VaultError && error.code === 'fenced') return error; // its own hint says it all
-  if (!(error instanceof VaultError))
-    return new VaultError('refused', 'the flush was broken off', { hint: state, cause: error });
-  const hint = error.hint === undefined ? state : `${state}\n      ${error.hint}`;
-  return new VaultError(error.code, error.message, { hint, cause: error });
+  return inState(error, state, 'the flush was broken off');
 }
 
 async function stateInWords(pgdata: string): Promise<string> {

@@ -4,8 +4,8 @@
  */
 import { VaultError } from '../errors.ts';
 import { keys, type HoldsRow, type NodeRow } from '../cluster/facts.ts';
-import { after, type Change } from '../vault/manifest.ts';
-import { asRow, changing, eventRow, readControl, readHead, type Cluster } from './cluster.ts';
+import { type Change } from '../vault/manifest.ts';
+import { asRow, changing, eventRow, listRows, readControl, readHead, type Cluster } from './cluster.ts';
 import { newNodeRow } from './heartbeat.ts';
 import { readHolds } from './holds.ts';
 import { readStatus, type NodeStatus } from './status.ts';
@@ -76,10 +76,7 @@ export type ListedNode = NodeStatus & {
 /** @param now  for ages */
 export async function listNodes(cluster: Cluster, now: Date = new Date()): Promise<ListedNode[]> {
   const status = await readStatus(cluster, now);
-  const rows = new Map<string, NodeRow>();
-  const range = { pk: cluster.partition, from: 'node#', to: after('node#') };
-  for await (const row of cluster.vault.manifest.query(range))
-    rows.set((row as NodeRow).name, row as NodeRow);
+  const rows = new Map((await listRows<NodeRow>(cluster, 'node#')).map((row) => [row.name, row]));
   return status.nodes.map((node) => {
     const row = rows.get(node.name);
     const ageMs = node.heartbeatAt === null ? null : now.getTime() - Date.parse(node.heartbeatAt);

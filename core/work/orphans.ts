@@ -4,9 +4,9 @@
  */
 import { isBelowHorizon } from '../cluster/decide-retention.ts';
 import { keys, type HoldsRow } from '../cluster/facts.ts';
-import { after, type Change, type Row } from '../vault/manifest.ts';
+import { type Change, type Row } from '../vault/manifest.ts';
 import { parseWalName } from '../wal/name.ts';
-import { asRow, type Cluster } from './cluster.ts';
+import { asRow, rowsUnder, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 
 /** How old an object must be, by the store's clock and ours, which may differ by an hour. */
@@ -19,7 +19,7 @@ const OWNERS = ['spill#', 'wal#', 'tail#', 'aside#'] as const;
 
 /** Old objects that no row names, as far as a look says; sweepOrphan looks again, by condition. */
 export async function* findOrphans(cluster: Cluster, now: Date): AsyncGenerator<Orphan, void> {
-  const { bucket, manifest } = cluster.vault;
+  const { bucket } = cluster.vault;
   const old: Orphan[] = [];
   for await (const { key, sizeBytes, storedAt } of bucket.list(`${cluster.partition}/wal/`)) {
     const file = fileOfKey(key);
@@ -27,10 +27,9 @@ export async function* findOrphans(cluster: Cluster, now: Date): AsyncGenerator<
     old.push({ key, file, sizeBytes, storedAt: storedAt.toISOString() });
   }
   // rows after objects: an object is there before its row, and a row that is read now names no object that was not listed
-  const owned = new Set<unknown>();
+  const owned = new Set<string>();
   for (const prefix of OWNERS)
-    for await (const row of manifest.query({ pk: cluster.partition, from: prefix, to: after(prefix) }))
-      owned.add(row['key']);
+    for await (const { key } of rowsUnder<{ key: string }>(cluster, prefix)) owned.add(key);
   for (const orphan of old) if (!owned.has(orphan.key)) yield orphan;
 }
 
@@ -73,8 +72,7 @@ export async function sweepOrphan(
 /** Below the horizon nobody's row can matter any more. */
 export async function removeTombstones(cluster: Cluster, horizon: HoldsRow['horizon']): Promise<void> {
   const { manifest } = cluster.vault;
-  const range = { pk: cluster.partition, from: 'tombstone#', to: after('tombstone#') };
-  for await (const { pk, sk, rev, file } of manifest.query(range))
+  for await (const { pk, sk, rev, file } of rowsUnder<Row>(cluster, 'tombstone#'))
     if (isBelowHorizon(horizon, String(file)))
       await manifest.transact([{ do: 'delete', key: { pk, sk }, when: { rev } }]);
 }

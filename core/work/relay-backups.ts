@@ -3,10 +3,9 @@ import { VaultError } from '../errors.ts';
 import { endOf } from '../cluster/decide-roles.ts';
 import { isBelowHorizon } from '../cluster/decide-retention.ts';
 import { keys, type BackupRow } from '../cluster/facts.ts';
-import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { backupPrefix } from './bundles.ts';
-import { asRow, type Cluster } from './cluster.ts';
+import { asRow, rowsUnder, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { readHolds } from './holds.ts';
 import type { CarryOptions } from './relay-copy.ts';
@@ -20,9 +19,7 @@ import { sha256Of } from './store-file.ts';
 export async function missingBackups(source: Cluster, target: Cluster): Promise<BackupRow[]> {
   const missing: BackupRow[] = [];
   const horizon = (await readHolds(target))?.horizon ?? {};
-  const range = { pk: source.partition, from: 'backup#', to: after('backup#') };
-  for await (const found of source.vault.manifest.query(range)) {
-    const row = found as unknown as BackupRow;
+  for await (const row of rowsUnder<BackupRow>(source, 'backup#')) {
     if (row.state !== 'complete' || isBelowHorizon(horizon, row.startSegment)) continue;
     if ((await target.vault.manifest.get(keys.backup(target.partition, row.id))) === undefined)
       missing.push(row);
@@ -37,12 +34,13 @@ export async function missingBackups(source: Cluster, target: Cluster): Promise<
 export async function carryBackups(
   source: Reading,
   target: Target,
+  missing: readonly BackupRow[],
   options: CarryOptions,
   pause: () => Promise<void>,
 ): Promise<string[]> {
   const to = target.side.cluster;
   const carried: string[] = [];
-  for (const row of await missingBackups(source.cluster, to)) {
+  for (const row of missing) {
     const stop = parseLsn(row.stopLsn ?? row.startLsn);
     const end = endOf(target.head);
     if (end === null || end < stop) continue;

@@ -5,7 +5,9 @@ import type { Change } from '../vault/manifest.ts';
 import { asRow, putEvent } from './cluster.ts';
 import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
+import { eachOf } from './each-of.ts';
 import type { Reading, Target } from './replica.ts';
+import { fileOf } from './store-file.ts';
 import { notSwept } from './tombstones.ts';
 
 export type RelayStep =
@@ -35,44 +37,33 @@ export async function copyRows(
 ): Promise<{ changes: Change[]; rows: number; bytes: number }> {
   const { cluster } = target.side;
   const { manifest } = cluster.vault;
-  const changes: Change[] = [];
-  const slots = new Array<Change[]>(rows.length);
-  let [next, bytes] = [0, 0];
-  const worker = async (): Promise<void> => {
-    while (next < rows.length) {
-      options.signal?.throwIfAborted();
-      const index = next++;
-      const row = rows[index]!;
-      const name = row.sk.slice('wal#'.length);
-      slots[index] = [];
-      const held = (await manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
-      if (held !== undefined && held.sha256 !== row.sha256) throw await conflict(source, target, name);
-      if (held !== undefined) continue;
-      const spill =
-        target.head.spill === null
-          ? undefined
-          : ((await manifest.get(keys.spill(cluster.partition, name))) as WalRow | undefined);
-      if (spill !== undefined && spill.sha256 !== row.sha256) throw await conflict(source, target, name);
-      const key = spill?.key ?? (await copyWalObject(source.cluster, row, cluster));
-      crashPoint('relay-copied');
-      bytes += row.storedBytes;
-      slots[index].push({
-        do: 'put',
-        row: asRow({ ...row, pk: cluster.partition, rev: 1, key }),
-        when: 'absent',
-      });
-      if (spill === undefined) slots[index].push(...notSwept(cluster, [key]));
-      if (spill !== undefined)
-        slots[index].push({
-          do: 'delete',
-          key: keys.spill(cluster.partition, name),
-          when: { rev: spill.rev },
-        });
-    }
+  const slots = await eachOf(rows, options.parallel, async (row): Promise<Change[]> => {
+    options.signal?.throwIfAborted();
+    const name = fileOf(row);
+    const held = (await manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+    if (held !== undefined && held.sha256 !== row.sha256) throw await conflict(source, target, name);
+    if (held !== undefined) return [];
+    const spill =
+      target.head.spill === null
+        ? undefined
+        : ((await manifest.get(keys.spill(cluster.partition, name))) as WalRow | undefined);
+    if (spill !== undefined && spill.sha256 !== row.sha256) throw await conflict(source, target, name);
+    const key = spill?.key ?? (await copyWalObject(source.cluster, row, cluster));
+    crashPoint('relay-copied');
+    const put: Change = {
+      do: 'put',
+      row: asRow({ ...row, pk: cluster.partition, rev: 1, key }),
+      when: 'absent',
+    };
+    if (spill === undefined) return [put, ...notSwept(cluster, [key])];
+    return [put, { do: 'delete', key: keys.spill(cluster.partition, name), when: { rev: spill.rev } }];
+  });
+  const brought = rows.filter((_, index) => slots[index]!.length > 0);
+  return {
+    changes: slots.flat(),
+    rows: brought.length,
+    bytes: brought.reduce((sum, { storedBytes }) => sum + storedBytes, 0),
   };
-  await Promise.all(Array.from({ length: Math.min(options.parallel, rows.length) }, worker));
-  for (const slot of slots) changes.push(...slot);
-  return { changes, rows: changes.filter((change) => change.do === 'put').length, bytes };
 }
 
 /** Said in both vaults: whoever looks at one of them must learn of it. */

@@ -4,7 +4,8 @@ import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { hex8, isSegmentName, segmentEnd } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
-import { asRow, type Cluster } from './cluster.ts';
+import { asRow, listRows, type Cluster } from './cluster.ts';
+import { fileOf } from './store-file.ts';
 import type { Reading } from './replica.ts';
 
 export type Lag = {
@@ -46,7 +47,7 @@ export async function relayLag(
     const from = first.startsWith(hex8(timeline)) ? `wal#${first}` : prefix;
     for await (const found of vault.manifest.query({ pk: partition, from, to: after(prefix) })) {
       const row = found as unknown as WalRow;
-      const name = row.sk.slice('wal#'.length);
+      const name = fileOf(row);
       if (!isSegmentName(name)) continue;
       if (counted >= Math.min(COUNTED, rows) || (ends !== null && segmentEnd(name, segmentSize) > ends))
         break;
@@ -94,6 +95,11 @@ export async function reportRelay(
     put(source, { ...fact, direction: 'to', vault: { id: to.vaultId, url: target.vault.url } }),
     put(target, { ...fact, direction: 'from', vault: { id: from.vaultId, url: source.vault.url } }),
   ]);
+}
+
+/** The relays between this vault and the one at `url`. */
+export async function relaysWith(cluster: Cluster, url: string): Promise<RelayRow[]> {
+  return (await listRows<RelayRow>(cluster, 'relay#')).filter(({ vault }) => vault.url === url);
 }
 
 /** A pass that could not begin, or broke off: the trouble goes beside what was known last. */

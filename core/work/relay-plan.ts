@@ -1,11 +1,11 @@
 /** What a relay would bring now, without bringing it; and the end of one that is no more wanted. */
 import { decideRelay } from '../cluster/decide-relay.ts';
-import { keys, type BackupRow, type Control, type RelayRow } from '../cluster/facts.ts';
+import { keys, type BackupRow, type Control } from '../cluster/facts.ts';
 import { VaultError } from '../errors.ts';
-import { after, type Change } from '../vault/manifest.ts';
-import { asRow, changing, eventChange, readControl, type Cluster } from './cluster.ts';
+import { type Change } from '../vault/manifest.ts';
+import { asRow, changing, eventChange, listRows, readControl, type Cluster } from './cluster.ts';
 import { missingBackups } from './relay-backups.ts';
-import { relayLag, type Lag } from './relay-lag.ts';
+import { relayLag, relaysWith, type Lag } from './relay-lag.ts';
 import { Turned } from './relay.ts';
 import { readSide } from './replica.ts';
 
@@ -46,11 +46,8 @@ export async function planRelay(source: Cluster, target: Cluster | undefined): P
 const weigh = (rows: readonly BackupRow[]): RelayPlan['backups'] =>
   rows.map(({ id, storedBytes }) => ({ id, storedBytes }));
 
-async function completeBackups({ vault, partition }: Cluster): Promise<BackupRow[]> {
-  const rows: BackupRow[] = [];
-  for await (const row of vault.manifest.query({ pk: partition, from: 'backup#', to: after('backup#') }))
-    if (row['state'] === 'complete') rows.push(row as unknown as BackupRow);
-  return rows;
+async function completeBackups(cluster: Cluster): Promise<BackupRow[]> {
+  return (await listRows<BackupRow>(cluster, 'backup#')).filter(({ state }) => state === 'complete');
 }
 
 /**
@@ -90,13 +87,6 @@ export async function forgetVault(cluster: Cluster, url: string): Promise<boolea
     },
     (changes) => manifest.transact(changes),
   );
-}
-
-async function relaysWith({ vault, partition }: Cluster, url: string): Promise<RelayRow[]> {
-  const rows: RelayRow[] = [];
-  for await (const row of vault.manifest.query({ pk: partition, from: 'relay#', to: after('relay#') }))
-    if ((row as unknown as RelayRow).vault.url === url) rows.push(row as unknown as RelayRow);
-  return rows;
 }
 
 function refuseNeeded(control: Control, url: string): void {

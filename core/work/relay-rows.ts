@@ -15,6 +15,7 @@ import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
 import { readHolds } from './holds.ts';
 import { conflict, copyRows, type CarryOptions } from './relay-copy.ts';
+import { fileOf } from './store-file.ts';
 import type { Reading, Target } from './replica.ts';
 import { asWalRow, readTail } from './tail.ts';
 import { notSwept } from './tombstones.ts';
@@ -64,7 +65,7 @@ async function firstSegment({ cluster, head, lineage }: Reading): Promise<string
       from: kept === undefined ? prefix : `wal#${kept}`,
       to: after(prefix),
     })) {
-      const held = row.sk.slice('wal#'.length);
+      const held = fileOf(row);
       if (!isSegmentName(held)) continue;
       if (ends === null || segmentEnd(held, segmentSize) <= ends) return held;
       break; // past the fork: the newer timeline has this stretch
@@ -158,7 +159,7 @@ async function carryTimeline(
     from,
     to: after(`wal#${hex8(timeline)}`),
   })) {
-    const name = row.sk.slice('wal#'.length);
+    const name = fileOf(row);
     const holdsFork = ends !== null && ends % size !== 0n && name === segmentAt(timeline, ends, segmentSize);
     if (!isSegmentName(name) || (holdsFork && whole)) beside.push(row as unknown as WalRow);
     if (beside.length >= BATCH) break;
@@ -187,7 +188,7 @@ async function carryBatch(
     from: `wal#${names[0]}`,
     to: `wal#${last}~`,
   }))
-    window.set(row.sk.slice('wal#'.length), row as unknown as WalRow);
+    window.set(fileOf(row), row as unknown as WalRow);
   for (const name of names) {
     // A range may lack a row that is there: absence is what a read of that very row says.
     const row =
@@ -236,7 +237,7 @@ async function putBeside(
     step: 'rows',
     rows: copied.rows,
     bytes: copied.bytes,
-    lastFile: rows.at(-1)!.sk.slice('wal#'.length),
+    lastFile: fileOf(rows.at(-1)!),
   });
 }
 

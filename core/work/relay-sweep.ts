@@ -1,10 +1,9 @@
 /** The comparison of every row of a vault with its replica: what no head shows to be missing is found by it. */
 import { isBelowHorizon } from '../cluster/decide-retention.ts';
 import type { WalRow } from '../cluster/facts.ts';
-import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { segmentEnd } from '../wal/name.ts';
-import type { Cluster } from './cluster.ts';
+import { rowsUnder } from './cluster.ts';
 import { readHolds } from './holds.ts';
 import { copyRows, type CarryOptions } from './relay-copy.ts';
 import { BATCH, facts } from './relay-rows.ts';
@@ -33,9 +32,9 @@ export async function sweepRows(source: Reading, target: Target, options: CarryO
   };
   // What the replica's own retention has let go stays gone.
   const horizon = (await readHolds(target.side.cluster))?.horizon ?? {};
-  const held = rowsOf(target.side.cluster);
+  const held = rowsUnder<WalRow>(target.side.cluster, 'wal#');
   let other = await held.next();
-  for await (const row of rowsOf(source.cluster)) {
+  for await (const row of rowsUnder<WalRow>(source.cluster, 'wal#')) {
     while (other.done !== true && other.value.sk < row.sk) other = await held.next();
     const isSame = other.done !== true && other.value.sk === row.sk && other.value.sha256 === row.sha256;
     if (isSame || !isCovered(source, target, row) || isBelowHorizon(horizon, fileOf(row))) continue;
@@ -46,14 +45,9 @@ export async function sweepRows(source: Reading, target: Target, options: CarryO
   return brought;
 }
 
-async function* rowsOf({ vault, partition }: Cluster): AsyncGenerator<WalRow, void> {
-  for await (const row of vault.manifest.query({ pk: partition, from: 'wal#', to: after('wal#') }))
-    yield row as unknown as WalRow;
-}
-
 /** On the live branch and below the replica's head: what lies beyond comes in its turn, what lies off it is served by nobody. */
 function isCovered(source: Reading, target: Target, row: WalRow): boolean {
-  const name = row.sk.slice('wal#'.length);
+  const name = fileOf(row);
   const part = source.lineage.find(({ timeline }) => timeline === Number.parseInt(name.slice(0, 8), 16));
   const { lsn, firstLsn } = target.head;
   if (part === undefined || lsn === null || firstLsn === null) return false;

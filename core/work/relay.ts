@@ -9,8 +9,8 @@ import { VaultError } from '../errors.ts';
 import { decideRelay } from '../cluster/decide-relay.ts';
 import { eventChange, type Cluster } from './cluster.ts';
 import { clearSuperseded, converge } from './converge.ts';
-import { carryBackups } from './relay-backups.ts';
-import { relayLag, reportRelay, reportTrouble, type Lag } from './relay-lag.ts';
+import { carryBackups, missingBackups } from './relay-backups.ts';
+import { relayLag, relaysWith, reportRelay, reportTrouble, type Lag } from './relay-lag.ts';
 import type { CarryOptions, RelayStep } from './relay-copy.ts';
 import { carryBranch } from './relay-rows.ts';
 import { sweepRows } from './relay-sweep.ts';
@@ -82,7 +82,7 @@ export async function relayPass(
       1,
       Math.min(options.parallel ?? PARALLEL, Math.floor(MEMORY / (source.segmentSize * 2))),
     ),
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    signal: options.signal,
     onStep(step) {
       if (step.step === 'rows') {
         report.rows += step.rows;
@@ -131,11 +131,12 @@ async function onePass(
   };
   let { from, target } = await rows();
   if (options.sweep === true) await sweepRows(from, target, carry);
-  await tell(from, target);
-  if (options.backups !== false) {
+  const missing = options.backups === false ? [] : await missingBackups(source, targetCluster);
+  if (missing.length > 0) {
+    await tell(from, target); // a backup takes long, and who waits for WAL must not
     let rowsAt = performance.now();
     backups.push(
-      ...(await carryBackups(from, target, carry, async () => {
+      ...(await carryBackups(from, target, missing, carry, async () => {
         if (performance.now() - rowsAt < ROWS_EVERY_MS) return;
         ({ from, target } = await rows());
         await tell(from, target);
@@ -212,8 +213,7 @@ async function handleSpills(from: Reading, target: Target, carry: CarryOptions):
   if (control.primary === spill.writer.node && spill.epoch >= control.reign) {
     const { files } = await takeHome(from.cluster, target.side.cluster);
     if (files > 0) carry.onStep({ step: 'home', files });
-    if (files > 0) return true;
-    return false;
+    return files > 0;
   }
   const { files } = await setAsideSpills(target.side.cluster);
   carry.onStep({ step: 'salvage', files });
@@ -232,15 +232,8 @@ async function syncHead(from: Reading, target: Target): Promise<void> {
 export async function tellTrouble(source: Cluster, target: Cluster, error: unknown): Promise<void> {
   if (!(error instanceof VaultError) || error instanceof Turned) return;
   const tellOne = async (cluster: Cluster, other: Cluster): Promise<void> => {
-    for await (const row of cluster.vault.manifest.query({
-      pk: cluster.partition,
-      from: 'relay#',
-      to: 'relay$',
-    })) {
-      const { vault } = row as unknown as { vault: { id: string; url: string } };
-      if (vault.url === other.vault.url)
-        await reportTrouble(cluster, vault.id, `${error.code}: ${error.message}`);
-    }
+    for (const { vault } of await relaysWith(cluster, other.vault.url))
+      await reportTrouble(cluster, vault.id, `${error.code}: ${error.message}`);
   };
   await Promise.allSettled([tellOne(source, target), tellOne(target, source)]);
 }

@@ -4,22 +4,22 @@
  */
 import { VaultError } from '../errors.ts';
 import type { Side } from '../cluster/decide-relay.ts';
-import { FORMAT, keys, type Control, type Head, type HistoryRow, type RelayRow } from '../cluster/facts.ts';
-import { after, type Change } from '../vault/manifest.ts';
+import { FORMAT, keys, type Control, type Head, type HistoryRow } from '../cluster/facts.ts';
+import { type Change } from '../vault/manifest.ts';
 import type { Vault } from '../vault/vault.ts';
 import { lineageOf } from '../wal/lineage.ts';
-import { readBranch, type HistoryCache } from './branch.ts';
+import { readBranch } from './branch.ts';
 import { asRow, clusterOf, eventChange, newId, openCluster, readControl, type Cluster } from './cluster.ts';
 import { putControlObject } from './init.ts';
-import { reportTrouble } from './relay-lag.ts';
+import { relaysWith, reportTrouble } from './relay-lag.ts';
 
 /** A vault as a relay works with it: what was read, and its history rows. */
 export type Reading = Side & { cluster: Cluster; rows: ReadonlyMap<number, HistoryRow> };
 
 /** Control before head, as everywhere: a trigger commits both, so a newer head never goes with an older control unseen. */
-export async function readSide(cluster: Cluster, cache?: HistoryCache): Promise<Reading> {
+export async function readSide(cluster: Cluster): Promise<Reading> {
   const control = await readControl(cluster);
-  const { head, lineage, histories } = await readBranch(cluster, cache);
+  const { head, lineage, histories } = await readBranch(cluster);
   return {
     cluster,
     url: cluster.vault.url,
@@ -97,10 +97,8 @@ export async function reachReplica(
   url: string,
   way: { open(): Promise<Vault>; make(): Promise<Vault> },
 ): Promise<Cluster> {
-  const { vault, partition } = source;
-  let known: RelayRow | undefined;
-  for await (const row of vault.manifest.query({ pk: partition, from: 'relay#', to: after('relay#') }))
-    if ((row as unknown as RelayRow).vault.url === url) known = row as unknown as RelayRow;
+  const { vault } = source;
+  const known = (await relaysWith(source, url)).at(-1);
   if (known === undefined) return openReplica(source, await way.make());
   try {
     return await openCluster(await way.open(), source.name);

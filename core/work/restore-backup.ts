@@ -10,10 +10,9 @@ import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { keys, type BackupRow } from '../cluster/facts.ts';
 import { syncDirectory } from '../postgres/durable-write.ts';
-import { after } from '../vault/manifest.ts';
 import { parseBackupManifest, type BackupManifest, type ManifestFile } from './backup-manifest.ts';
 import { getPacked, type BackupIndex, type Bundle, type BundleFile } from './bundles.ts';
-import { newId, type Cluster } from './cluster.ts';
+import { listRows, newId, type Cluster } from './cluster.ts';
 import { addHold, dropHold, keepHolding } from './holds.ts';
 import {
   isWithin,
@@ -46,9 +45,7 @@ export type Restored = { backup: BackupRow; index: BackupIndex };
 
 /** Backups, oldest first. */
 export async function listBackups(cluster: Cluster): Promise<BackupRow[]> {
-  const rows: BackupRow[] = [];
-  const range = { pk: cluster.partition, from: 'backup#', to: after('backup#') };
-  for await (const row of cluster.vault.manifest.query(range)) rows.push(row as unknown as BackupRow);
+  const rows = await listRows<BackupRow>(cluster, 'backup#');
   // ids tell seconds, and within one come as chance has it
   return rows.sort((one, other) => Date.parse(one.startedAt) - Date.parse(other.startedAt));
 }

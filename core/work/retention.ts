@@ -29,10 +29,12 @@ import { formatLsn } from '../wal/lsn.ts';
 import { segmentAt } from '../wal/name.ts';
 import { readBranch, type Branch } from './branch.ts';
 import { backupPrefix } from './bundles.ts';
-import { asRow, changing, eventRow, putEvent, readControl, type Cluster } from './cluster.ts';
+import { asRow, changing, eventRow, listRows, putEvent, readControl, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
+import { eachOf } from './each-of.ts';
 import { readHolds } from './holds.ts';
 import { findOrphans, removeTombstones, sweepOrphan } from './orphans.ts';
+import { fileOf } from './store-file.ts';
 
 export type RetentionOptions = {
   /** Nothing is changed: what would be. */
@@ -133,11 +135,11 @@ async function readFacts(cluster: Cluster, policy: RetentionPolicy, now: Date): 
   const control = await readControl(cluster);
   const { head, lineage } = await readBranch(cluster);
   const [nodes, backups, relays, gaps, histories] = await Promise.all([
-    rowsOf<NodeRow>(cluster, 'node#'),
-    rowsOf<BackupRow>(cluster, 'backup#'),
-    rowsOf<RelayRow>(cluster, 'relay#'),
-    rowsOf<GapRow>(cluster, 'gap#'),
-    rowsOf<HistoryRow>(cluster, 'history#'),
+    listRows<NodeRow>(cluster, 'node#'),
+    listRows<BackupRow>(cluster, 'backup#'),
+    listRows<RelayRow>(cluster, 'relay#'),
+    listRows<GapRow>(cluster, 'gap#'),
+    listRows<HistoryRow>(cluster, 'history#'),
   ]);
   const { segmentSize } = cluster;
   const known = holds ?? { horizon: {}, holds: {} };
@@ -147,13 +149,6 @@ async function readFacts(cluster: Cluster, policy: RetentionPolicy, now: Date): 
     controlRev: control.rev,
     holds,
   };
-}
-
-async function rowsOf<T>({ vault, partition }: Cluster, prefix: string): Promise<T[]> {
-  const rows: T[] = [];
-  for await (const row of vault.manifest.query({ pk: partition, from: prefix, to: after(prefix) }))
-    rows.push(row as unknown as T);
-  return rows;
 }
 
 type Moved = { decision: Retention; horizon: HoldsRow['horizon'] };
@@ -239,7 +234,7 @@ async function deleteWal(job: Job): Promise<RetentionReport['wal']> {
     const gone = dryRun ? batch : await deleteRows(job, batch);
     batch = [];
     for (const row of gone) {
-      const name = row.sk.slice('wal#'.length);
+      const name = fileOf(row);
       told.rows++;
       told.bytes += row.storedBytes;
       told.first ??= name;
@@ -252,7 +247,7 @@ async function deleteWal(job: Job): Promise<RetentionReport['wal']> {
     const range = { pk: cluster.partition, from: `wal#${kept.slice(0, 8)}`, to: `wal#${kept}` };
     for await (const found of cluster.vault.manifest.query(range)) {
       const row = found as unknown as WalRow;
-      const name = row.sk.slice('wal#'.length);
+      const name = fileOf(row);
       if (decideRow(name, branch.lineage, horizon, cluster.segmentSize) !== 'delete') continue;
       batch.push(row);
       if (batch.length >= BATCH) await flush();
@@ -278,25 +273,14 @@ async function deleteRows<T extends { pk: string; sk: string; rev: number; key: 
     left = left.filter((_, index) => !failed.has(index));
   }
   crashPoint('retention-rows');
-  await deleteObjects(
-    cluster,
-    left.map(({ key }) => key),
-  );
+  await eachOf(left, PARALLEL, ({ key }) => cluster.vault.bucket.delete(key));
   crashPoint('retention-objects');
   return left;
 }
 
-async function deleteObjects(cluster: Cluster, objects: readonly string[]): Promise<void> {
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    while (next < objects.length) await cluster.vault.bucket.delete(objects[next++]!);
-  };
-  await Promise.all(Array.from({ length: Math.min(PARALLEL, objects.length) }, worker));
-}
-
 async function deleteTails(job: Job): Promise<number> {
   const { cluster, horizon, branch, dryRun } = job;
-  const rows = (await rowsOf<TailRow>(cluster, 'tail#')).filter(
+  const rows = (await listRows<TailRow>(cluster, 'tail#')).filter(
     (row) =>
       row.timeline !== branch.head.tail?.timeline &&
       decideRow(row.segment, branch.lineage, horizon, cluster.segmentSize) === 'delete',
@@ -349,7 +333,7 @@ async function countLeftAlone({ cluster, branch }: Job): Promise<RetentionReport
   const count = async (from: string, to: string): Promise<number> => {
     let rows = 0;
     for await (const row of cluster.vault.manifest.query({ pk: cluster.partition, from, to }))
-      if (decideRow(row.sk.slice('wal#'.length), lineage, {}, cluster.segmentSize) === 'aside') rows++;
+      if (decideRow(fileOf(row), lineage, {}, cluster.segmentSize) === 'aside') rows++;
     return rows;
   };
   let offBranch = 0;
@@ -359,5 +343,5 @@ async function countLeftAlone({ cluster, branch }: Job): Promise<RetentionReport
     const from = `wal#${segmentAt(timeline, part?.ends ?? 0n, cluster.segmentSize)}`;
     offBranch += await count(from, after(from.slice(0, 'wal#'.length + 8)));
   }
-  return { offBranch, aside: (await rowsOf(cluster, 'aside#')).length };
+  return { offBranch, aside: (await listRows(cluster, 'aside#')).length };
 }

@@ -12,12 +12,12 @@ import { keys, type AsideRow, type Head, type HistoryRow, type HoldsRow } from '
 import type { Pgdata } from '../postgres/pgdata.ts';
 import { syncDirectory } from '../postgres/durable-write.ts';
 import { listReady, readWalFile } from '../postgres/wal-directory.ts';
-import { after } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import { parseWalName, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
+import { asideRow } from './aside-row.ts';
 import { readBranch } from './branch.ts';
-import { asRow, eventRow, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
+import { asRow, eventRow, listRows, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
 import { commitFiles } from './commit.ts';
 import { checkDatabase } from './configure.ts';
 import { readHolds } from './holds.ts';
@@ -193,20 +193,15 @@ export async function putAside(
   const key = keys.aside(cluster.partition, origin, file.file, sha256);
   if ((await manifest.get(key)) !== undefined) return;
   const packed = await pack(file.bytes, zstdLevel);
-  const savedAt = new Date().toISOString();
-  const row: AsideRow = {
-    ...key,
-    rev: 1,
+  const row = asideRow(cluster, {
+    ...origin,
     file: file.file,
     key: objectKeys.aside(cluster, origin, file.file, sha256, newId()),
     sha256,
     sizeBytes: file.bytes.length,
     storedBytes: packed.length,
-    compression: 'zstd',
-    ...origin,
     endLsn: file.endLsn,
-    savedAt,
-  };
+  });
   await bucket.putOnce(row.key, packed, {
     cluster: cluster.name,
     'system-identifier': cluster.systemIdentifier,
@@ -217,7 +212,7 @@ export async function putAside(
     epoch: String(origin.epoch),
   });
   const text = `${origin.node}: ${file.file} of epoch ${origin.epoch} was kept aside${file.endLsn === null ? '' : `, up to ${file.endLsn}`}`;
-  const event = eventRow(cluster, { at: savedAt, kind: 'aside', ...origin, text });
+  const event = eventRow(cluster, { at: row.savedAt, kind: 'aside', ...origin, text });
   const outcome = await manifest.transact([
     { do: 'put', row: asRow(row), when: 'absent' },
     { do: 'put', row: asRow(event), when: 'absent' },
@@ -228,10 +223,7 @@ export async function putAside(
 
 /** What was kept aside, by epoch, node and file. */
 export async function listAside(cluster: Cluster): Promise<AsideRow[]> {
-  const rows: AsideRow[] = [];
-  const range = { pk: cluster.partition, from: 'aside#', to: after('aside#') };
-  for await (const row of cluster.vault.manifest.query(range)) rows.push(row as unknown as AsideRow);
-  return rows;
+  return listRows<AsideRow>(cluster, 'aside#');
 }
 
 /**

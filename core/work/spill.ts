@@ -16,15 +16,17 @@ import {
   type SpillRow,
   type WalRow,
 } from '../cluster/facts.ts';
-import { after, type Change } from '../vault/manifest.ts';
+import { type Change } from '../vault/manifest.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { isSegmentName, segmentEnd } from '../wal/name.ts';
+import { asideRow, wholeEnd } from './aside-row.ts';
 import { readBranch, type Branch } from './branch.ts';
 import {
   asRow,
   changing,
   eventChange,
   eventRow,
+  listRows,
   newId,
   objectKeys,
   putEvent,
@@ -35,6 +37,7 @@ import {
 import { COMMIT_BATCH } from './commit.ts';
 import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
+import { eachOf } from './each-of.ts';
 import { fileOf } from './store-file.ts';
 import { checkGrown } from './tail.ts';
 import { checkSwept, notSwept } from './tombstones.ts';
@@ -46,21 +49,7 @@ const now = (): string => new Date().toISOString();
 
 /** The replica's spilled rows, in the order of the log: one timeline, so the order of names. */
 export async function listSpills(replica: Cluster): Promise<SpillRow[]> {
-  const range = { pk: replica.partition, from: 'spill#', to: after('spill#') };
-  const rows = new Map<string, SpillRow>();
-  for await (const row of replica.vault.manifest.query(range)) rows.set(row.sk, row as unknown as SpillRow);
-  return [...rows.values()];
-}
-
-/** `work` for each of the items, some at a time; answers in their order. */
-async function eachOf<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
-  const answers = new Array<R>(items.length);
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let index = next++; index < items.length; index = next++) answers[index] = await work(items[index]!);
-  };
-  await Promise.all(Array.from({ length: Math.min(PARALLEL, items.length) }, worker));
-  return answers;
+  return listRows<SpillRow>(replica, 'spill#');
 }
 
 /**
@@ -103,7 +92,9 @@ async function readBoth(active: Cluster): Promise<{ control: Control; head: Head
 
 /** Those that a vault has no row of. @throws VaultError conflict  with an event there, one for each such file */
 async function missingIn<T extends SpillRow>(vault: Cluster, rows: readonly T[]): Promise<T[]> {
-  const held = await eachOf(rows, (row) => vault.vault.manifest.get(keys.wal(vault.partition, fileOf(row))));
+  const held = await eachOf(rows, PARALLEL, (row) =>
+    vault.vault.manifest.get(keys.wal(vault.partition, fileOf(row))),
+  );
   for (const [index, row] of rows.entries()) {
     const there = held[index] as WalRow | undefined;
     if (there !== undefined && there.sha256 !== row.sha256) throw await tellConflict(vault, row, there);
@@ -139,7 +130,7 @@ async function commitHome(
   spilled: readonly SpillRow[],
 ): Promise<number> {
   const { manifest } = active.vault;
-  const objects = await eachOf(spilled, (row) => copyWalObject(replica, row, active));
+  const objects = await eachOf(spilled, PARALLEL, (row) => copyWalObject(replica, row, active));
   crashPoint('spill-copied-home');
   const home = spilled.map((row, index): WalRow => ({
     ...row,
@@ -271,7 +262,9 @@ async function adoptBatch(
       const control = await readControl(replica);
       const branch = await readBranch(replica);
       const spills = await stillThere(replica, batch);
-      const held = await eachOf(spills, (row) => manifest.get(keys.wal(replica.partition, fileOf(row))));
+      const held = await eachOf(spills, PARALLEL, (row) =>
+        manifest.get(keys.wal(replica.partition, fileOf(row))),
+      );
       const isOther = (index: number): boolean => {
         const there = held[index] as WalRow | undefined;
         return there !== undefined && there.sha256 !== spills[index]?.sha256;
@@ -285,8 +278,8 @@ async function adoptBatch(
         rev: 1,
       }));
       const { rows, head, refusal } = await foldIn(replica, branch, asWal);
-      const first = refusal === undefined ? undefined : asWal[rows.length]?.sk.slice('wal#'.length);
-      const done = first === undefined ? fitting : fitting.filter((row) => fileOf(row) < first);
+      const stop = refusal === undefined ? undefined : asWal[rows.length];
+      const done = stop === undefined ? fitting : fitting.filter((row) => fileOf(row) < fileOf(stop));
       const result = { put: rows.length, stopped: done.length < spills.length };
       if (done.length === 0) return { result };
       const { spill } = branch.head;
@@ -308,7 +301,7 @@ async function adoptBatch(
 }
 
 async function stillThere(replica: Cluster, rows: readonly SpillRow[]): Promise<SpillRow[]> {
-  const found = await eachOf(rows, (row) => replica.vault.manifest.get({ pk: row.pk, sk: row.sk }));
+  const found = await eachOf(rows, PARALLEL, (row) => replica.vault.manifest.get({ pk: row.pk, sk: row.sk }));
   return found.filter((row) => row !== undefined) as unknown as SpillRow[];
 }
 
@@ -325,7 +318,7 @@ export async function setAsideSpills(replica: Cluster): Promise<{ files: number 
     const all = await listSpills(replica);
     if (all.length === 0 && spill === null) return { files };
     const batch = all.slice(-COMMIT_BATCH);
-    const asides = await eachOf(batch, (row) => keepAside(replica, row));
+    const asides = await eachOf(batch, PARALLEL, (row) => keepAside(replica, row));
     crashPoint('spill-copied-aside');
     files += await setBatchAside(replica, spill, all.slice(0, -COMMIT_BATCH), batch, asides);
   }
@@ -347,7 +340,7 @@ async function setBatchAside(
       const isSame = head.spill?.writer.nonce === seen?.writer.nonce && head.spill?.lsn === seen?.lsn;
       const still = new Set((await stillThere(replica, batch)).map(({ sk }) => sk));
       if (!isSame || still.size < batch.length) return { result: 0 };
-      const held = await eachOf(asides, (row) => manifest.get({ pk: row.pk, sk: row.sk }));
+      const held = await eachOf(asides, PARALLEL, (row) => manifest.get({ pk: row.pk, sk: row.sk }));
       const [node, epoch] = [seen?.writer.node ?? batch[0]?.node ?? null, seen?.epoch ?? control.epoch];
       const text = `${batch.length} file(s) that ${node} had spilled in epoch ${epoch} are kept aside, from ${asides[0]?.file ?? 'none'} on; the vault is at epoch ${control.epoch}`;
       return {
@@ -374,16 +367,9 @@ async function setBatchAside(
 /** The object goes where salvage lies, so that a table that is made again from the bucket never takes it for one of the live branch. */
 async function keepAside(replica: Cluster, row: SpillRow): Promise<AsideRow> {
   const file = fileOf(row);
-  const { sha256, sizeBytes, storedBytes, compression, node, epoch } = row;
-  const key = objectKeys.aside(replica, row, file, sha256, newId());
+  const key = objectKeys.aside(replica, row, file, row.sha256, newId());
   await copyWalObject(replica, row, replica, key);
-  return {
-    ...keys.aside(replica.partition, row, file, sha256),
-    rev: 1,
-    ...{ file, key, sha256, sizeBytes, storedBytes, compression, node, epoch },
-    endLsn: isSegmentName(file) ? formatLsn(segmentEnd(file, replica.segmentSize)) : null,
-    savedAt: now(),
-  };
+  return asideRow(replica, { ...row, file, key, endLsn: wholeEnd(replica, file) });
 }
 
 /** The chain that is left with just these rows; null: none. */

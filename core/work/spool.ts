@@ -12,7 +12,7 @@ import { isSegmentName } from '../wal/name.ts';
 import type { Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { listDir, openSpool, sweepSpool, vaultIdOf, type StatePaths } from './node-state.ts';
-import { fetchFile } from './store-file.ts';
+import { fetchFile, fileOf } from './store-file.ts';
 
 export class Spool {
   readonly #paths: StatePaths;
@@ -60,7 +60,7 @@ export class Spool {
 
   /** Fetches, verifies and flushes a row's file; once, however many ask. @throws VaultError corrupt | unreachable | local */
   fetch(cluster: Cluster, row: WalRow): Promise<void> {
-    const name = row.sk.slice('wal#'.length);
+    const name = fileOf(row);
     const known = this.#fetching.get(name);
     if (known) return known;
     if (this.has(name)) return Promise.resolve();

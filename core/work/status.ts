@@ -16,12 +16,11 @@ import {
   type VaultRef,
   type WalRow,
 } from '../cluster/facts.ts';
-import { after } from '../vault/manifest.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
 import { readBranch, type Branch } from './branch.ts';
-import { readControl, type Cluster } from './cluster.ts';
+import { listRows, readControl, type Cluster } from './cluster.ts';
 import { relayLag } from './relay-lag.ts';
 
 export type Status = {
@@ -89,10 +88,10 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
   const { head } = branch;
   const pending = head.promotion !== null && head.promotion.state !== 'open' ? head.promotion : null;
   const nodes: NodeStatus[] = [];
-  for (const node of await rowsOf<NodeRow>(cluster, 'node#'))
+  for (const node of await listRows<NodeRow>(cluster, 'node#'))
     nodes.push(await nodeStatus(cluster, branch, control.primary, node, now));
-  const gaps = await rowsOf<GapRow>(cluster, 'gap#');
-  const backups = await rowsOf<BackupRow>(cluster, 'backup#');
+  const gaps = await listRows<GapRow>(cluster, 'gap#');
+  const backups = await listRows<BackupRow>(cluster, 'backup#');
   return {
     cluster: cluster.name,
     systemIdentifier: cluster.systemIdentifier,
@@ -125,7 +124,7 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
 
 async function relaysOf(cluster: Cluster, branch: Branch, now: Date): Promise<RelayStatus[]> {
   const relays: RelayStatus[] = [];
-  for (const row of await rowsOf<RelayRow>(cluster, 'relay#')) {
+  for (const row of await listRows<RelayRow>(cluster, 'relay#')) {
     const { direction, vault, lsn, at, trouble } = row;
     const lag = direction === 'to' ? await relayLag({ ...branch, cluster }, { head: row }, now) : row;
     const { rows, bytes, seconds } = lag;
@@ -138,17 +137,6 @@ function spillsOf({ spill }: Head): Status['spills'] {
   if (spill === null) return null;
   const { files, epoch, firstLsn, lsn, at } = spill;
   return { files, node: spill.writer.node, epoch, firstLsn, lsn, at };
-}
-
-async function rowsOf<T>(cluster: Cluster, prefix: string): Promise<T[]> {
-  const rows: T[] = [];
-  for await (const row of cluster.vault.manifest.query({
-    pk: cluster.partition,
-    from: prefix,
-    to: after(prefix),
-  }))
-    rows.push(row as T);
-  return rows;
 }
 
 async function nodeStatus(

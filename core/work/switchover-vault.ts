@@ -10,16 +10,18 @@
  *
  * Broken off anywhere, the same call goes on from what stands.
  */
-import { VaultError } from '../errors.ts';
+import { inState, VaultError } from '../errors.ts';
 import { decideTakeOver } from '../cluster/decide-takeover.ts';
-import { keys, type Control, type NodeRow, type Promotion } from '../cluster/facts.ts';
+import type { Control, NodeRow, Promotion } from '../cluster/facts.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import { relayPass } from './relay.ts';
 import { untilFollows, untilOpen, type SwitchedOver, type SwitchoverStep } from './switchover.ts';
 import { takeOver, type TakeOverStep } from './takeover.ts';
-import { REPORT_MS, untilReported } from './target-report.ts';
+import { readTarget, REPORT_MS, untilReported } from './target-report.ts';
+
+const BROKEN_OFF = 'the switchover was broken off';
 
 export type VaultSwitchoverStep = SwitchoverStep | TakeOverStep | { step: 'level'; rows: number };
 
@@ -51,19 +53,17 @@ export async function switchoverVault(
   }
   const isFenced = mine.supersededBy?.id === theirs.vaultId && mine.role === 'replica';
   if (!isFenced) checkRoles(here, mine, there, theirs);
-  await untilReported(there, to, {
-    limitMs: Math.min(waitMs, REPORT_MS),
-    ...(signal === undefined ? {} : { signal }),
-  });
+  await untilReported(there, to, { limitMs: Math.min(waitMs, REPORT_MS), signal });
   await checkTarget(there, to);
   const flushed = isFenced ? undefined : await flushAndRelay(here, there, request, say);
   crashPoint('switchover-flushed');
   const asked = await takeOver(there, async () => here, {
     ...{ mode: 'smart', to, signal, onStep: say },
   }).catch((error: unknown) => {
-    throw withState(
+    throw inState(
       error,
       `${request.node} is flushed and stopped. The same command again goes on from here; 'walvault status' of both vaults shows where they stand.`,
+      BROKEN_OFF,
     );
   });
   crashPoint('switchover-triggered');
@@ -99,9 +99,10 @@ async function flushAndRelay(
   try {
     await carry();
   } catch (error) {
-    throw withState(
+    throw inState(
       error,
       `${request.node} is flushed up to ${flushed.lsn} and stopped. Run the same command again, or 'walvault flush --undo' here to go back.`,
+      BROKEN_OFF,
     );
   }
   return flushed;
@@ -137,23 +138,9 @@ function checkRoles(here: Cluster, mine: Control, there: Cluster, theirs: Contro
 
 /** @throws VaultError refused  as the takeover would be */
 async function checkTarget(there: Cluster, to: string): Promise<NodeRow> {
-  const [control, head, row] = await Promise.all([
-    readControl(there),
-    readHead(there),
-    there.vault.manifest.get(keys.node(there.partition, to)),
-  ]);
-  const node = row as NodeRow | undefined;
+  const { control, head, node } = await readTarget(there, to);
   const at = new Date().toISOString();
   const refusal = decideTakeOver(control, head, node, { id: '', at, mode: 'smart', to });
   if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
   return node as NodeRow;
-}
-
-/** The failure, with the state in which everything is left. */
-function withState(error: unknown, state: string): unknown {
-  if (error instanceof Error && error.name === 'AbortError')
-    return new VaultError('refused', 'the switchover was broken off', { hint: state, cause: error });
-  if (!(error instanceof VaultError)) return error;
-  const hint = error.hint === undefined ? state : `${state}\n      ${error.hint}`;
-  return new VaultError(error.code, error.message, { hint, cause: error });
 }

@@ -5,9 +5,9 @@
  * Each step can be done by hand (`walvault flush`, `walvault trigger smart`), and what was broken off is taken up where it stands.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { VaultError } from '../errors.ts';
+import { inState, VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
-import { keys, type NodeRow, type Promotion } from '../cluster/facts.ts';
+import type { NodeRow, Promotion } from '../cluster/facts.ts';
 import { readBranch } from './branch.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
@@ -16,7 +16,7 @@ import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import type { FlushStep } from './flush-server.ts';
 import type { RelayWaitStep } from './wait-relay.ts';
 import { segmentsBehind } from './status.ts';
-import { REPORT_MS, untilReported } from './target-report.ts';
+import { readTarget, REPORT_MS, untilReported } from './target-report.ts';
 import { triggerPromotion } from './trigger.ts';
 
 /** A target further behind is refused before anything is changed: replaying it would be time without a primary. */
@@ -66,10 +66,7 @@ export async function switchover(cluster: Cluster, request: SwitchoverRequest): 
     const promotion = await untilOpen(cluster, pending, waitMs, say);
     return { promotion, flushed: undefined, withoutPrimaryMs: undefined };
   }
-  await untilReported(cluster, to, {
-    limitMs: Math.min(waitMs, REPORT_MS),
-    ...(signal === undefined ? {} : { signal }),
-  });
+  await untilReported(cluster, to, { limitMs: Math.min(waitMs, REPORT_MS), signal });
   await checkTarget(cluster, to);
   const flushed = await flushPrimary(cluster, {
     ...request,
@@ -94,18 +91,11 @@ async function trigger(cluster: Cluster, request: SwitchoverRequest, flushed: Fl
     return await triggerPromotion(cluster, {
       mode: 'smart',
       to,
-      ...(direct === undefined ? {} : { direct }),
+      direct,
     });
   } catch (error) {
     const state = `${request.node} is flushed up to ${flushed.lsn} and stopped. Run the same command again, 'walvault trigger smart --to NODE' for another standby, or 'walvault flush --undo' here to go back.`;
-    if (error instanceof Error && error.name === 'AbortError')
-      throw new VaultError('refused', `broken off before ${request.to} was triggered`, {
-        hint: state,
-        cause: error,
-      });
-    if (!(error instanceof VaultError)) throw error;
-    const hint = error.hint === undefined ? state : `${state}\n      ${error.hint}`;
-    throw new VaultError(error.code, error.message, { hint, cause: error });
+    throw inState(error, state, `broken off before ${request.to} was triggered`);
   }
 }
 
@@ -117,12 +107,7 @@ async function pendingSwitchover(cluster: Cluster, to: string): Promise<Promotio
 
 /** @throws VaultError refused  as the trigger would be */
 async function checkTarget(cluster: Cluster, to: string): Promise<NodeRow> {
-  const [control, head, row] = await Promise.all([
-    readControl(cluster),
-    readHead(cluster),
-    cluster.vault.manifest.get(keys.node(cluster.partition, to)),
-  ]);
-  const node = row as NodeRow | undefined;
+  const { control, head, node } = await readTarget(cluster, to);
   const at = new Date().toISOString();
   const decision = decideTrigger(control, head, node, { id: '', at, mode: 'smart', to });
   if (decision.do === 'refuse')

@@ -5,7 +5,7 @@
  *
  * Each step looks up what stands, so the same command again takes up what was broken off.
  */
-import { VaultError } from '../errors.ts';
+import { inState, VaultError } from '../errors.ts';
 import {
   decideActivate,
   decideFence,
@@ -19,6 +19,7 @@ import { crashPoint } from './crash-points.ts';
 import { putControlObject } from './init.ts';
 import { relayPass, type RelayStep } from './relay.ts';
 import { adoptSpills } from './spill.ts';
+import { readTarget } from './target-report.ts';
 import { triggerPromotion } from './trigger.ts';
 
 export type TakeOverStep =
@@ -55,7 +56,7 @@ export async function takeOver(
   const say = options.onStep ?? (() => {});
   const request: TakeOverRequest = {
     ...{ id: newId(), mode, to, at: new Date().toISOString() },
-    ...(supersede === undefined ? {} : { supersede }),
+    supersede,
   };
   if ((await readControl(target)).role === 'active') return continueActive(target, options);
   await check(target, request);
@@ -82,16 +83,12 @@ async function continueActive(target: Cluster, { mode, to, supersede }: TakeOver
   const { promotion } = await readHead(target);
   const isOurs = promotion?.node === to && promotion.mode === mode && supersede === undefined;
   if (isOurs && promotion.state !== 'open') return promotion;
-  return triggerPromotion(target, { mode, to, ...(supersede === undefined ? {} : { supersede }) });
+  return triggerPromotion(target, { mode, to, supersede });
 }
 
 async function check(target: Cluster, request: TakeOverRequest): Promise<void> {
-  const [control, head, node] = await Promise.all([
-    readControl(target),
-    readHead(target),
-    target.vault.manifest.get(keys.node(target.partition, request.to)),
-  ]);
-  const refusal = decideTakeOver(control, head, node as NodeRow | undefined, request);
+  const { control, head, node } = await readTarget(target, request.to);
+  const refusal = decideTakeOver(control, head, node, request);
   if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
 }
 
@@ -131,7 +128,7 @@ async function fenceAndCarry(
   const carry = {
     backups: false,
     onStep: say,
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
+    signal: options.signal,
   };
   // Nearly all of it while the other still takes archives: what cannot be carried is found before anything is fenced, and there is
   // a primary until the last few rows.
@@ -145,12 +142,8 @@ async function fenceAndCarry(
     const report = await relayPass(peer, target, carry);
     say({ step: 'carried', rows: report.rows });
   } catch (error) {
-    if (!(error instanceof VaultError)) throw error;
     const state = `${peer.vault.url} is fenced at epoch ${epoch}, and ${target.vault.url} is not active yet: run the same command again.`;
-    throw new VaultError(error.code, error.message, {
-      hint: error.hint === undefined ? state : `${state}\n      ${error.hint}`,
-      cause: error,
-    });
+    throw error instanceof VaultError ? inState(error, state, '') : error;
   }
   return epoch;
 }
@@ -201,8 +194,6 @@ async function raise(
     async () => {
       const control = await readControl(target);
       const head = await readHead(target);
-      if (control.epoch === wanted && control.primary === request.to && control.supersedes?.id === lost?.id)
-        return { result: undefined };
       const decision = decideRaise(control, head, request, lost, wanted);
       if (decision.do === 'raised') return { result: undefined };
       await putControlObject(target, decision.control);

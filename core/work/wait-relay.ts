@@ -8,9 +8,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import type { RelayRow } from '../cluster/facts.ts';
-import { after } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
-import type { Cluster } from './cluster.ts';
+import { listRows, type Cluster } from './cluster.ts';
 
 /** A relay whose row did not move for this long is one that does not run, in ms: one that follows says a word each few seconds. */
 const SILENT_AFTER_MS = 5 * 60_000;
@@ -28,11 +27,8 @@ type Waiting = { waitMs: number; signal?: AbortSignal; onStep?: (step: RelayWait
 const HINT = `Look at the machine that runs 'walvault relay --follow'; or leave the DR vault behind, knowingly, with --without-dr.`;
 
 /** The relays that carry this vault's rows to others. */
-export async function outgoingRelays({ vault, partition }: Cluster): Promise<RelayRow[]> {
-  const rows: RelayRow[] = [];
-  for await (const row of vault.manifest.query({ pk: partition, from: 'relay#', to: after('relay#') }))
-    if ((row as unknown as RelayRow).direction === 'to') rows.push(row as unknown as RelayRow);
-  return rows;
+export async function outgoingRelays(cluster: Cluster): Promise<RelayRow[]> {
+  return (await listRows<RelayRow>(cluster, 'relay#')).filter(({ direction }) => direction === 'to');
 }
 
 /** Does the other vault hold the live branch up to `lsn` of `timeline`, as its relay said last? */
