@@ -21,10 +21,10 @@ import { asWalRow, readTail } from './tail.ts';
 import { notSwept } from './tombstones.ts';
 
 /**
- * Segments of one transaction, which holds 100 changes: each may be three (its row, that of the spill in its place, the check that its
- * object was not swept), and .partial and .backup files may lie between.
+ * Segments of one transaction, which holds 100 changes: each is two (its row, and either the check that its object was not swept or the
+ * end of the spill in whose place it comes), and .partial and .backup files may lie between.
  */
-export const BATCH = 20;
+export const BATCH = 28;
 
 /** Carries everything from the target's head up to the source's as it was read. @throws VaultError hole | conflict | corrupt | unreachable; Outrun */
 export async function carryBranch(source: Reading, target: Target, options: CarryOptions): Promise<void> {
