@@ -1,5 +1,6 @@
 /**
- * Bundles what starts often (hooks, agent, command) into dist/: one CommonJS file each, since CommonJS starts faster than ESM.
+ * Bundles what starts often (hooks, agent, command, functions) into dist/: one CommonJS file each, since CommonJS starts faster than
+ * ESM. A function has a folder of its own, dist/lambdas/<name>/, which is what its stack uploads.
  *
  * Does nothing when dist/ is already made from these sources, so that it also works in a checkout that cannot be written.
  * Each bundle appears by rename: a hook that starts meanwhile never reads half of one. Everybody may read them.
@@ -16,6 +17,10 @@ const entries = [
   'hooks/recovered.ts',
   'hooks/agent.ts',
   'bin/walvault.ts',
+  ...['retention', 'relay', 'notify'].map((name) => ({
+    in: `lambdas/${name}.ts`,
+    out: `lambdas/${name}/index`,
+  })),
 ];
 
 const dist = path.join(root, 'dist');
@@ -24,9 +29,10 @@ const stamp = sourceStamp();
 if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
   const made = await build({
     absWorkingDir: root,
-    entryPoints: entries.filter((entry) => existsSync(path.join(root, entry))),
+    entryPoints: entries
+      .map((entry) => (typeof entry === 'string' ? { in: entry, out: path.parse(entry).name } : entry))
+      .filter((entry) => existsSync(path.join(root, entry.in))),
     outdir: dist,
-    entryNames: '[name]',
     outExtension: { '.js': '.cjs' },
     bundle: true,
     write: false,
@@ -44,6 +50,7 @@ if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
 }
 
 function publish(file, contents) {
+  mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
   const unfinished = `${file}.${process.pid}`;
   writeFileSync(unfinished, contents);
   chmodSync(unfinished, 0o644);

@@ -37,7 +37,7 @@ export function findNode(checkout = root) {
 /** The sources that dist/ is made from, relative to the checkout, in a fixed order. */
 export function sourceFiles(checkout = root) {
   const files = ['package.json', 'package-lock.json', 'bin/launcher/build.mjs'];
-  for (const room of ['core', 'hooks', 'bin']) {
+  for (const room of ['core', 'hooks', 'bin', 'lambdas']) {
     if (!existsSync(path.join(checkout, room))) continue;
     const names = readdirSync(path.join(checkout, room), { recursive: true, encoding: 'utf8' });
     files.push(...names.filter((name) => name.endsWith('.ts')).map((name) => path.join(room, name)));

@@ -109,6 +109,9 @@ export type Spill = {
   at: string;
 };
 
+/** pk #clusters, sk <cluster>: which clusters this vault holds. Put where a cluster is made; nothing decides by it. */
+export type ClusterEntry = Base & { systemIdentifier: string; at: string };
+
 /** sk wal#<file name>: segment, .partial or .backup file. */
 export type WalRow = Base & {
   key: string;
@@ -269,8 +272,15 @@ export type AsideRow = Base & {
 
 export type GapRow = Base & { from: string; to: string; at: string; reason: string };
 
+// No cluster's name has a '#', and without a '/' no key for nodes reaches these two partitions.
+/** Partition of the list of clusters. */
+export const CLUSTERS = '#clusters';
+
 /** The names of rows. */
 export const keys = {
+  clusterEntry: (cluster: string) => ({ pk: CLUSTERS, sk: cluster }),
+  /** What the functions keep for themselves of whom they told what; nothing of the protocol is read or decided by it. */
+  notice: (cluster: string, sk: string) => ({ pk: `#notices#${cluster}`, sk }),
   control: (cluster: string) => ({ pk: cluster, sk: 'control' }),
   partition: (cluster: string, systemIdentifier: string) => `${cluster}/${systemIdentifier}`,
   head: (partition: string) => ({ pk: partition, sk: 'head' }),

@@ -183,6 +183,30 @@ export function httpUrl(): Kind<string> {
   };
 }
 
+/** A URL, or `none`. */
+export function httpUrlOrNone(): Kind<string> {
+  const url = httpUrl();
+  return {
+    describe: `${url.describe}, or none`,
+    parse: (given) => (given === 'none' ? given : url.parse(given)),
+    format: (value) => value,
+  };
+}
+
+/** ARNs of AWS, separated by commas. */
+export function arns(): Kind<readonly string[]> {
+  return {
+    describe: 'ARN, or several separated by commas',
+    parse: (given) => {
+      const parts = given.split(',').map((part) => part.trim());
+      const bad = parts.find((part) => !/^arn:[a-z-]+:[a-z0-9-]+:[a-z0-9-]*:\d*:\S+$/.test(part));
+      if (bad !== undefined) throw new RangeError('is not an ARN');
+      return parts;
+    },
+    format: (value) => value.join(','),
+  };
+}
+
 function parseDuration(given: string): number {
   if (given === '0') return 0;
   const found = /^(\d{1,12}(?:\.\d{1,6})?) ?([a-z]+)?$/.exec(given);

@@ -7,11 +7,13 @@
  * Values: durations are milliseconds, sizes bytes. core/settings/read.ts reads them.
  */
 import {
+  arns,
   bytes,
   choice,
   directory,
   duration,
   httpUrl,
+  httpUrlOrNone,
   integer,
   name,
   onOff,
@@ -21,7 +23,7 @@ import {
   type Kind,
 } from './kinds.ts';
 
-/** Who takes a setting: every command of the operator, single commands, a hook, the agent. */
+/** Who takes a setting: every command of the operator, single commands, a hook, the agent, a function of lambdas/. */
 export type User =
   | 'operator'
   | 'configure'
@@ -31,15 +33,19 @@ export type User =
   | 'archive'
   | 'restore'
   | 'recovered'
-  | 'agent';
+  | 'agent'
+  | FunctionUser;
 
-export type Setting<T, D extends string | undefined> = {
+/** The functions of lambdas/, which are given their settings as environment: core/settings/environment.ts. */
+export type FunctionUser = 'retention function' | 'relay function' | 'notify function';
+
+export type Setting<T, D extends string | undefined, U extends readonly User[] = readonly User[]> = {
   readonly kind: Kind<T>;
   /** Text as a person would write it; undefined: it must be given where it is needed, or is found out (see text). */
   readonly default: D;
   /** What the reference says where `default` is undefined. */
   readonly otherwise?: string;
-  readonly usedBy: readonly User[];
+  readonly usedBy: U;
   readonly summary: string;
   readonly text: string;
   readonly example: string;
@@ -47,9 +53,9 @@ export type Setting<T, D extends string | undefined> = {
   readonly also?: readonly string[];
 };
 
-function setting<T, const D extends string | undefined = undefined>(
-  row: Omit<Setting<T, D>, 'default'> & { default?: D },
-): Setting<T, D> {
+function setting<T, const U extends readonly User[], const D extends string | undefined = undefined>(
+  row: Omit<Setting<T, D, U>, 'default'> & { default?: D },
+): Setting<T, D, U> {
   return { ...row, default: row.default as D };
 }
 
@@ -57,7 +63,16 @@ export const SETTINGS = {
   vault: setting({
     kind: vaultUrl(),
     otherwise: 'must be given',
-    usedBy: ['operator', 'archive', 'restore', 'recovered', 'agent'],
+    usedBy: [
+      'operator',
+      'archive',
+      'restore',
+      'recovered',
+      'agent',
+      'retention function',
+      'relay function',
+      'notify function',
+    ],
     summary: 'Where the vault is.',
     text: 'A directory of this machine, or an S3 bucket with a DynamoDB table.',
     example: 's3://acme-wal/prod?table=walvault&region=eu-west-1',
@@ -258,7 +273,7 @@ export const SETTINGS = {
   keepBackups: setting({
     kind: integer(1, 1000),
     default: '2',
-    usedBy: ['retention'],
+    usedBy: ['retention', 'retention function'],
     summary: 'How many of the newest base backups retention keeps, whatever their age.',
     text: 'Only those are counted from which a way leads to the live end. WAL is kept from the oldest backup that is kept for any reason.',
     example: '4',
@@ -266,7 +281,7 @@ export const SETTINGS = {
   keepDays: setting({
     kind: integer(0, 36500),
     default: '0',
-    usedBy: ['retention'],
+    usedBy: ['retention', 'retention function'],
     summary: 'Base backups younger than this many days are kept.',
     text: '0: age alone keeps none.',
     example: '30',
@@ -274,7 +289,7 @@ export const SETTINGS = {
   pitrWindow: setting({
     kind: duration('0', '3650d'),
     default: '7d',
-    usedBy: ['retention'],
+    usedBy: ['retention', 'retention function'],
     summary: 'How far back a restore to any moment must be possible.',
     text: 'Keeps the base backups of that time, the one before it, and the WAL from there on. 0: no window.',
     example: '30d',
@@ -282,7 +297,7 @@ export const SETTINGS = {
   nodeLease: setting({
     kind: duration('1h', '3650d'),
     default: '7d',
-    usedBy: ['retention'],
+    usedBy: ['retention', 'retention function'],
     summary: 'How long a node that is not heard of keeps the WAL that it will ask for.',
     text: 'The same holds for a restore or a new node whose process died. After it the WAL goes, an event says so, and the node has to be made anew. An hour is added: clocks differ.',
     example: '3d',
@@ -290,10 +305,67 @@ export const SETTINGS = {
   relayLease: setting({
     kind: duration('1h', '3650d'),
     default: '7d',
-    usedBy: ['retention'],
+    usedBy: ['retention', 'retention function'],
     summary: 'How long a relay that is not heard of keeps the WAL that its replica has not got.',
     text: 'After it the WAL goes, an event says so, and the replica has to be made anew. An hour is added: clocks differ.',
     example: '14d',
+  }),
+  relayTo: setting({
+    kind: vaultUrl(),
+    otherwise: 'the relay function is not there',
+    usedBy: ['relay function'],
+    summary: 'The vault of the other region, to which the relay function carries what this one takes.',
+    text: 'Set by the stack. `walvault relay` names its vaults by --from and --to instead.',
+    example: 's3://acme-wal-dr/prod?table=walvault&region=eu-central-1',
+  }),
+  arrivalsTopic: setting({
+    kind: arns(),
+    otherwise: 'set by the stack',
+    usedBy: ['relay function'],
+    summary:
+      'SNS topic of the other region that is told of each segment, history file and backup that has arrived there.',
+    text: 'For programs: one JSON message for a batch of segments, one for each history file and each backup.',
+    example: 'arn:aws:sns:eu-central-1:123456789012:walvault-arrivals',
+  }),
+  noticeTopics: setting({
+    kind: arns(),
+    otherwise: 'set by the stack',
+    usedBy: ['notify function'],
+    summary: 'SNS topics, of both regions, that are told what happened to a cluster.',
+    text: 'For people: one message for each fact. Several are separated by commas; each is told even where another does not answer.',
+    example: 'arn:aws:sns:eu-west-1:123456789012:walvault,arn:aws:sns:eu-central-1:123456789012:walvault',
+  }),
+  webhook: setting({
+    kind: httpUrlOrNone(),
+    default: 'none',
+    usedBy: ['notify function'],
+    summary: 'Where the notify function posts each message besides, as JSON.',
+    text: 'Any answer of 200 to 299 within 10 s counts as told; otherwise it is tried again.',
+    example: 'https://chat.example.com/hooks/walvault',
+  }),
+  lagLimit: setting({
+    kind: duration('1m', '30d'),
+    default: '10m',
+    usedBy: ['notify function'],
+    summary: 'How far the replica may be behind before it is told, and its alarm rings.',
+    text: 'Age of the oldest segment that the replica has not got.',
+    example: '1h',
+  }),
+  archiveLimit: setting({
+    kind: duration('2m', '30d'),
+    default: '15m',
+    usedBy: ['notify function'],
+    summary: 'How long a finished segment may wait on the primary before it is told, and its alarm rings.',
+    text: 'As the primary says with its heartbeat. An idle primary finishes no segment and is not late; one that says nothing is a silent node.',
+    example: '1h',
+  }),
+  silenceLimit: setting({
+    kind: duration('1m', '30d'),
+    default: '5m',
+    usedBy: ['notify function'],
+    summary: 'How long a node may say nothing before it is told, and its alarm rings.',
+    text: 'Every node writes its state each heartbeat_interval; clocks of nodes may differ, so keep this well above their difference.',
+    example: '30m',
   }),
   agent: setting({
     kind: onOff(),

@@ -10,6 +10,7 @@ import { parseHistory } from '../wal/history.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
 import { asRow, clusterOf, eventChange, newId, objectKeys, type Cluster } from './cluster.ts';
+import { entryChange, registerCluster } from './cluster-list.ts';
 import { newNonce, type WriterStore } from './writer.ts';
 import { newNodeRow } from './heartbeat.ts';
 import { sha256Of } from './store-file.ts';
@@ -60,7 +61,11 @@ export async function initCluster(
   };
   const cluster = clusterOf(vault, request.cluster, control);
   const there = (await vault.manifest.get(keys.control(request.cluster))) as Control | undefined;
-  if (there) return { cluster: checkThere(vault, there, request), was: 'there' };
+  if (there) {
+    const known = checkThere(vault, there, request);
+    await registerCluster(known);
+    return { cluster: known, was: 'there' };
+  }
 
   const histories: HistoryRow[] = [];
   for (const { timeline, text } of request.histories)
@@ -97,6 +102,7 @@ export async function initCluster(
     { do: 'put', row: asRow(control), when: 'absent' },
     { do: 'put', row: asRow(head), when: 'absent' },
     { do: 'put', row: asRow(node), when: 'any' },
+    entryChange(cluster),
     ...histories.map((row): Change => ({ do: 'put', row: asRow(row), when: 'any' })),
     eventChange(cluster, {
       at,

@@ -10,6 +10,7 @@ import type { Vault } from '../vault/vault.ts';
 import { lineageOf } from '../wal/lineage.ts';
 import { readBranch } from './branch.ts';
 import { asRow, clusterOf, eventChange, newId, openCluster, readControl, type Cluster } from './cluster.ts';
+import { entryChange } from './cluster-list.ts';
 import { putControlObject } from './init.ts';
 import { relaysWith, reportTrouble } from './relay-lag.ts';
 
@@ -74,6 +75,7 @@ export async function openReplica(source: Cluster, vault: Vault): Promise<Cluste
   const outcome = await vault.manifest.transact([
     { do: 'put', row: asRow(control), when: 'absent' },
     { do: 'put', row: asRow(head), when: 'absent' },
+    entryChange(cluster),
     eventChange(cluster, {
       at: new Date().toISOString(),
       kind: 'replica',
