@@ -8,6 +8,7 @@ import type { Vault } from '../../core/vault/vault.ts';
 import { asRow, openCluster, type Cluster } from '../../core/work/cluster.ts';
 import { commitFiles } from '../../core/work/commit.ts';
 import { reportNode } from '../../core/work/heartbeat.ts';
+import { failBackup } from '../../core/work/backup-rows.ts';
 import { addHold, dropHold, readHolds } from '../../core/work/holds.ts';
 import { ORPHAN_MS } from '../../core/work/orphans.ts';
 import { setPinned } from '../../core/work/pin-backup.ts';
@@ -19,6 +20,7 @@ import { commitTail, fetchTail, readTail } from '../../core/work/tail.ts';
 import { Swept } from '../../core/work/tombstones.ts';
 import { newCluster, newStandby, onWire, segment, type FakeNode, type Wire } from '../harness/fake-node.ts';
 import { vaultKinds, type VaultSite } from '../harness/open-vaults.ts';
+import { withNodeKey } from '../harness/node-key.ts';
 import { lsnOf, lsnText, names, promote } from '../harness/promotions.ts';
 import { segmentBytes } from '../harness/segments.ts';
 import { memoryVault } from '../harness/two-vaults.ts';
@@ -191,6 +193,21 @@ describe.each(vaultKinds)('retention of $name', (kind) => {
       rev: 2,
     });
     await retain({ now: new Date(now.getTime() + 2 * DAY) });
+    expect(await names(cluster, 'backup#')).toEqual([]);
+    expect(await objects('backup')).toEqual([]);
+  });
+
+  test('a backup that failed on a node whose key may delete nothing goes with its objects a day later', async () => {
+    await archive(1, 9);
+    const startedAt = new Date().toISOString();
+    await addHold(cluster, 'backup-f', { kind: 'backup', from: segment(1, 3), node: 'db1', at: startedAt });
+    await putBackup('f', 3, { state: 'running', startedAt, finishedAt: null });
+    const node = await openCluster(withNodeKey(vault), cluster.name);
+    await failBackup(node, 'f', 'db1', new Error('the disk is full'));
+    expect((await readHolds(cluster))?.holds).toEqual({});
+    expect(await objects('backup')).toHaveLength(2);
+    await at('db2', segment(1, 8));
+    await retain({ now: new Date(Date.now() + 2 * DAY) });
     expect(await names(cluster, 'backup#')).toEqual([]);
     expect(await objects('backup')).toEqual([]);
   });

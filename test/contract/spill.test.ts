@@ -29,6 +29,7 @@ import {
   segment,
   type FakeNode,
 } from '../harness/fake-node.ts';
+import { withNodeKey } from '../harness/node-key.ts';
 import { finishPromotion, lsnText, names, promote } from '../harness/promotions.ts';
 import { segmentBytes } from '../harness/segments.ts';
 import { expectSound, openPair, vaultPairs } from '../harness/two-vaults.ts';
@@ -380,6 +381,17 @@ describe.each(vaultPairs.filter(({ from, to }) => from === to))('spills from $na
       expect(await setAsideSpills(B)).toEqual({ files: 3 });
       expect((await readHead(B)).spill).toBeNull();
       expect(await setAsideSpills(B)).toEqual({ files: 0 });
+    });
+
+    test('a primary whose key may delete nothing leaves them to the relay, and archives on', async () => {
+      const node = async (vault: Vault) => openCluster(withNodeKey(vault), A.name);
+      await spill(6, 7);
+      await changeControl(A, { epoch: 2, reign: 2 });
+      await expect(takeHome(await node(a!), await node(b!))).resolves.toEqual({ files: 0 });
+      expect(await spilled()).toEqual(segments(6, 7));
+      await relay(A, B);
+      expect(await spilled()).toEqual([]);
+      expect((await listAside(B)).map(({ file }) => file)).toEqual(segments(6, 7));
     });
 
     test('the new primary’s first spill sets the old one’s chain aside', async () => {
