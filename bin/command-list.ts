@@ -24,6 +24,7 @@ import { standbyDetach } from './commands/standby-detach.ts';
 import { status } from './commands/status.ts';
 import { switchoverCommand } from './commands/switchover.ts';
 import { trigger } from './commands/trigger.ts';
+import { upgradeHooksCommand } from './commands/upgrade-hooks.ts';
 
 export const COMMANDS: readonly CommandRow[] = [
   init,
@@ -50,5 +51,6 @@ export const COMMANDS: readonly CommandRow[] = [
   salvageCommand,
   relay,
   guard,
+  upgradeHooksCommand,
   demo,
 ];

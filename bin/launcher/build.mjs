@@ -25,6 +25,7 @@ const entries = [
 
 const dist = path.join(root, 'dist');
 const stampFile = path.join(dist, '.sources');
+const packagesFile = path.join(dist, 'packages.json');
 const stamp = sourceStamp();
 if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
   const made = await build({
@@ -36,6 +37,7 @@ if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
     outExtension: { '.js': '.cjs' },
     bundle: true,
     write: false,
+    metafile: true,
     platform: 'node',
     target: 'node24',
     format: 'cjs',
@@ -46,7 +48,30 @@ if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
   mkdirSync(dist, { recursive: true });
   chmodSync(dist, 0o755);
   for (const { path: file, contents } of made.outputFiles) publish(file, contents);
+  publish(packagesFile, `${JSON.stringify(packagesOf(made.metafile), null, 2)}\n`);
   publish(stampFile, stamp);
+}
+
+/** The packages of which code is in a bundle of the installed program, and where they lie: their licences go with it. */
+export function bundledPackages() {
+  return JSON.parse(readFileSync(packagesFile, 'utf8')).map(({ name, home }) => ({
+    name,
+    home: path.join(root, home),
+  }));
+}
+
+function packagesOf({ outputs }) {
+  const homes = new Map();
+  for (const [file, { inputs }] of Object.entries(outputs)) {
+    if (file.includes('/lambdas/')) continue;
+    for (const input of Object.keys(inputs)) {
+      const found = /^(?:.*\/)?node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(input);
+      if (found !== null) homes.set(found[0].slice(0, -1), found[1]);
+    }
+  }
+  return [...homes]
+    .map(([home, name]) => ({ name, home }))
+    .sort((one, other) => (one.home < other.home ? -1 : 1));
 }
 
 function publish(file, contents) {

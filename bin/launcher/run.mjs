@@ -1,7 +1,7 @@
 /**
  * The launcher behind `npm start` and `npm test`: from a fresh clone, under the person's own Node 20 or newer.
  *
- *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:system|test:matrix|docs [arguments]
+ *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:system|test:matrix|docs|package [arguments]
  *
  * Installs what is missing, builds dist/, and runs the command under Node 24, as an ordinary user where it was started
  * as root. Exit status and signals are those of the command.
@@ -62,6 +62,7 @@ const COMMANDS = {
   }),
   bench: { run: ['bench/run.ts'], needs: [] },
   docs: { run: ['bin/reference.ts'], needs: [], writesCheckout: true },
+  package: { run: ['bin/launcher/package.mjs'], needs: [], writesCheckout: true },
 };
 
 async function main() {

@@ -11,7 +11,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { writeSettingsFile } from '../settings/file.ts';
-import { identityOf, replaceDurably, statePaths } from './node-state.ts';
+import { identityOf, replaceDurably, statePaths, type StatePaths } from './node-state.ts';
 
 export type InstallRequest = {
   /** The data directory; its real path is kept. */
@@ -47,13 +47,10 @@ export async function installState(request: InstallRequest): Promise<Commands> {
     fs.mkdirSync(dir, { recursive: true, mode: 0o700 });
     fs.chmodSync(dir, 0o700);
     for (const each of [paths.spool, paths.word]) fs.mkdirSync(each, { recursive: true, mode: 0o700 });
-    relink(paths.program, path.resolve(request.programRoot));
-    relink(paths.node, path.resolve(request.nodeBinary));
+    linkProgram(paths, request);
     await writeSettingsFile(paths.settings, request.settings);
     replaceDurably(paths.identity, `${JSON.stringify(identityOf(pgdata), null, 2)}\n`);
-    for (const [name, text] of Object.entries(wrapperTexts(dir, pgdata))) {
-      replaceDurably(path.join(dir, name), text, { mode: 0o700 });
-    }
+    writeWrappers(dir, pgdata);
   } catch (cause) {
     if (cause instanceof VaultError) throw cause;
     throw new VaultError('local', `cannot write the state directory ${dir}: ${(cause as Error).message}`, {
@@ -89,6 +86,36 @@ function checkPlace(pgdata: string, dir: string): void {
   throw new VaultError('usage', `the state directory ${dir} lies inside the data directory ${pgdata}`, {
     hint: `Choose a place beside it, for instance --state-dir '${pgdata}.walvault'.`,
   });
+}
+
+/**
+ * Node before the program: either goes with both versions of the other, and a new bundle may want the new Node.
+ *
+ * @throws Error of the file system
+ */
+export function linkProgram(
+  paths: Pick<StatePaths, 'program' | 'node'>,
+  { programRoot, nodeBinary }: Pick<InstallRequest, 'programRoot' | 'nodeBinary'>,
+): void {
+  relink(paths.node, path.resolve(nodeBinary));
+  relink(paths.program, path.resolve(programRoot));
+}
+
+/** Those that differ, each by rename: PostgreSQL may call one at this moment. @returns their names */
+export function writeWrappers(dir: string, pgdata: string): string[] {
+  const differing = Object.entries(wrapperTexts(dir, pgdata)).filter(
+    ([name, text]) => !isWrapper(path.join(dir, name), text),
+  );
+  for (const [name, text] of differing) replaceDurably(path.join(dir, name), text, { mode: 0o700 });
+  return differing.map(([name]) => name);
+}
+
+function isWrapper(file: string, text: string): boolean {
+  try {
+    return fs.readFileSync(file, 'utf8') === text && (fs.statSync(file).mode & 0o777) === 0o700;
+  } catch {
+    return false;
+  }
 }
 
 /** In one step, so that a wrapper that runs meanwhile finds the old version or the new. */

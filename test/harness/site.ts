@@ -36,6 +36,10 @@ export type SiteOptions = {
   settings?: Record<string, string>;
   /** Settings of walvault, as variables of the person: WALVAULT_… */
   walvault?: Record<string, string>;
+  /** Another `walvault` than that of this checkout. */
+  program?: string;
+  /** PATH and HOME of the person and of the servers, where they are not the tests' own. */
+  machine?: { PATH: string; HOME: string };
 };
 
 /** How a node comes to its vault. */
@@ -85,7 +89,12 @@ export class TestSite {
 
   /** The environment of the servers, which have no more of walvault's than credentials. */
   serverEnvOf(node?: string): NodeJS.ProcessEnv {
-    return { HOME: path.join(this.scratch, 'home'), TEST_SCRATCH: this.scratch, ...this.wayOf(node).env };
+    return {
+      HOME: path.join(this.scratch, 'home'),
+      TEST_SCRATCH: this.scratch,
+      ...this.options.machine,
+      ...this.wayOf(node).env,
+    };
   }
 
   /** The environment of the person, who stands at `node` or at none. */
@@ -184,7 +193,10 @@ export class TestSite {
   }
 
   async walvaultAt(node: string | undefined, ...args: string[]): Promise<Answer> {
-    return await endOf(walvaultFile, args, { env: this.personEnvOf(node), cwd: this.scratch });
+    return await endOf(this.options.program ?? walvaultFile, args, {
+      env: this.personEnvOf(node),
+      cwd: this.scratch,
+    });
   }
 
   /** Standard output of a command that must succeed. */
