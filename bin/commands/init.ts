@@ -4,7 +4,7 @@ import { readPgdata, type Pgdata } from '../../core/postgres/pgdata.ts';
 import { recoveryMode } from '../../core/postgres/signal-files.ts';
 import { listHistories, readWalFile } from '../../core/postgres/wal-directory.ts';
 import { createVault } from '../../core/vault/open-vault.ts';
-import { initCluster } from '../../core/work/init.ts';
+import { initCluster, upgradeCluster, type InitRequest } from '../../core/work/init.ts';
 import { formatBytes } from '../ui/format.ts';
 import { pairs } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
@@ -18,8 +18,15 @@ export const init: CommandRow = {
 cluster's first rows into the vault: system identifier, segment size, PostgreSQL major, epoch 1, this node as
 primary. A file: vault is made where its directory is missing; for s3: bucket and table must be there, or
 --create-table makes the table. The same init again is fine. A cluster name that stands for another system
-identifier is refused.`,
+identifier is refused.
+
+--upgraded, after pg_upgrade: the new database, which has a system identifier of its own, takes the place of the old one under the same
+name, in the next epoch, as a generation beside the old. From then on the old server can archive nothing more. What the old generation
+has in the vault stays as it is and nothing deletes it; standbys are made anew, from a backup of the new one; a relay makes the new
+generation in the replica by itself.`,
   options: [
+    { flags: '--upgraded', summary: 'the database that pg_upgrade made takes the place of the old one' },
+    { flags: '--yes', summary: 'with --upgraded: do not ask' },
     { flags: '--create-table', summary: 's3: make the DynamoDB table where it is missing (on demand)' },
   ],
   settings: NODE_SETTINGS,
@@ -31,6 +38,10 @@ identifier is refused.`,
     {
       says: 'S3 and DynamoDB, the table made on the way',
       line: `walvault init --vault 's3://bucket/prefix?table=walvault&region=eu-west-1' --cluster main --pgdata $P --node db1 --create-table`,
+    },
+    {
+      says: 'after pg_upgrade, with the new data directory',
+      line: 'walvault init --upgraded --vault file:///srv/vault --cluster main --pgdata $P --node db1',
     },
   ],
   async run(context) {
@@ -44,7 +55,7 @@ identifier is refused.`,
     const vault = await context.vaultMadeBy((options) =>
       createVault(url, { ...options, createTable: context.flag('createTable') }),
     );
-    const { was } = await initCluster(vault, {
+    const request: InitRequest = {
       cluster,
       node,
       place: placeOf(pgdata),
@@ -54,10 +65,19 @@ identifier is refused.`,
       majorVersion: pgdata.majorVersion,
       timeline: control.timeline,
       histories,
-    });
+    };
+    if (context.flag('upgraded'))
+      await context.confirm([
+        `${cluster} in ${vault.url} goes on as ${pgdata.path}, PostgreSQL ${pgdata.majorVersion}, system identifier ${control.systemIdentifier}`,
+        'the server that it was until now can archive nothing more, and its standbys have to be made anew',
+      ]);
+    const { was, before } = context.flag('upgraded')
+      ? await upgradeCluster(vault, request)
+      : { ...(await initCluster(vault, request)), before: null };
     context.answer(
       {
         was,
+        before,
         vault: vault.url,
         cluster,
         primary: node,
@@ -72,6 +92,7 @@ identifier is refused.`,
           ['vault', vault.url],
           ['primary', `${node}, ${pgdata.path}`],
           ['system identifier', control.systemIdentifier],
+          ...(before === null ? [] : [['generation before', before] as const]),
           [
             'PostgreSQL',
             `${pgdata.majorVersion}, segments of ${formatBytes(control.segmentSize)}, timeline ${control.timeline}`,

@@ -52,7 +52,7 @@ const COMMANDS = {
   }),
   'test:system': jest(['test/system'], {
     env: { WALVAULT_TEST_PAIRS: '18:file,15:s3' },
-    needs: ['postgres', 'installMinistack'],
+    needs: ['postgres', 'installMinistack', 'installFullPostgres'],
     workers: 2,
   }),
   'test:matrix': jest(['test/system/main-job', 'test/system/facts'], {
@@ -104,8 +104,10 @@ async function main() {
 /** The tests install their emulators by themselves, but a user that root becomes could not keep them: they go into the checkout. */
 function installEmulators(needs, PATH) {
   const wanted = needs.filter((need) => need.startsWith('install'));
-  const script = `const emulators = await import(process.argv[1]); ${wanted.map((name) => `await emulators.${name}();`).join(' ')}`;
-  const args = ['--input-type=module', '-e', script, path.join(root, 'test/harness/emulators.ts')];
+  const script = `const known = Object.assign({}, ...(await Promise.all(process.argv.slice(1).map((file) => import(file)))));
+${wanted.map((name) => `await known.${name}();`).join('\n')}`;
+  const files = ['emulators', 'full-postgres'].map((name) => path.join(root, `test/harness/${name}.ts`));
+  const args = ['--input-type=module', '-e', script, ...files];
   if (wanted.length > 0)
     spawnSync(findNode(), args, { stdio: ['ignore', 2, 2], env: { ...process.env, PATH } }); // a failure comes again, in its test
 }

@@ -25,6 +25,8 @@ export type Control = Base & {
   /** Of this vault, made with it: two URLs may name one vault. */
   vaultId: string;
   systemIdentifier: string;
+  /** What the cluster was before, oldest first: pg_upgrade makes a database with an identifier of its own. Undefined: nothing. */
+  generations?: string[];
   segmentSize: number;
   majorVersion: number;
   epoch: number;

@@ -3,13 +3,24 @@
  * changes nothing.
  */
 import { VaultError } from '../errors.ts';
+import { decideUpgrade } from '../cluster/decide-upgrade.ts';
 import { FORMAT, keys, type Control, type Head, type HistoryRow, type NodeRow } from '../cluster/facts.ts';
 import type { Change } from '../vault/manifest.ts';
 import type { Vault } from '../vault/vault.ts';
 import { parseHistory } from '../wal/history.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
-import { asRow, clusterOf, eventChange, newId, objectKeys, type Cluster } from './cluster.ts';
+import {
+  asRow,
+  changing,
+  clusterOf,
+  eventChange,
+  newId,
+  objectKeys,
+  openCluster,
+  readHead,
+  type Cluster,
+} from './cluster.ts';
 import { entryChange, registerCluster } from './cluster-list.ts';
 import { newNonce, type WriterStore } from './writer.ts';
 import { newNodeRow } from './heartbeat.ts';
@@ -39,7 +50,6 @@ export async function initCluster(
   request: InitRequest,
 ): Promise<{ cluster: Cluster; was: 'made' | 'there' }> {
   const at = new Date().toISOString();
-  const partition = keys.partition(request.cluster, request.systemIdentifier);
   const control: Control = {
     ...keys.control(request.cluster),
     rev: 1,
@@ -67,37 +77,9 @@ export async function initCluster(
     return { cluster: known, was: 'there' };
   }
 
-  const histories: HistoryRow[] = [];
-  for (const { timeline, text } of request.histories)
-    histories.push(await historyOf(cluster, request, timeline, text, at));
-  if (request.timeline > 1 && !histories.some((row) => row.timeline === request.timeline)) {
-    throw new VaultError(
-      'pgdata',
-      `the database is on timeline ${request.timeline}, but ${historyName(request.timeline)} is not in its pg_wal`,
-      {
-        hint: `put the history file back from your archive, then run this again`,
-      },
-    );
-  }
-  const head: Head = {
-    ...keys.head(partition),
-    rev: 1,
-    epoch: 1,
-    timeline: request.timeline,
-    lsn: null,
-    firstLsn: null,
-    lastFile: null,
-    lastArchivedAt: null,
-    lastTimeline: request.timeline,
-    writer: null,
-    promotion: null,
-    flush: null,
-    tail: null,
-    spill: null,
-  };
+  const { head, node, histories } = await firstRows(cluster, request, control.epoch, at);
   await putControlObject(cluster, control);
   takeSeat(request.store);
-  const node: NodeRow = { ...newNodeRow(cluster, request.node), role: 'primary', place: request.place };
   const changes: Change[] = [
     { do: 'put', row: asRow(control), when: 'absent' },
     { do: 'put', row: asRow(head), when: 'absent' },
@@ -118,16 +100,56 @@ export async function initCluster(
   if (now) return { cluster: checkThere(vault, now, request), was: 'there' };
   throw new VaultError(
     'refused',
-    `the manifest of ${vault.url} holds rows of ${partition} but no control row of ${request.cluster}`,
+    `the manifest of ${vault.url} holds rows of ${cluster.partition} but no control row of ${request.cluster}`,
     {
       hint: `use another --cluster name, or another table`,
     },
   );
 }
 
-/** A writer state that can take up epoch 1; one that is there already is this node's own and stays. */
-function takeSeat(store: WriterStore): void {
-  if (store.read() === undefined) store.write({ epoch: 1, nonce: newNonce(), next: null });
+/** Head, primary and histories of a database that archives into this vault for the first time. */
+async function firstRows(
+  cluster: Cluster,
+  request: InitRequest,
+  epoch: number,
+  at: string,
+): Promise<{ head: Head; node: NodeRow; histories: HistoryRow[] }> {
+  const histories: HistoryRow[] = [];
+  for (const { timeline, text } of request.histories)
+    histories.push(await historyOf(cluster, request, timeline, text, { epoch, at }));
+  if (request.timeline > 1 && !histories.some((row) => row.timeline === request.timeline)) {
+    throw new VaultError(
+      'pgdata',
+      `the database is on timeline ${request.timeline}, but ${historyName(request.timeline)} is not in its pg_wal`,
+      {
+        hint: `put the history file back from your archive, then run this again`,
+      },
+    );
+  }
+  const head: Head = {
+    ...keys.head(cluster.partition),
+    rev: 1,
+    epoch,
+    timeline: request.timeline,
+    lsn: null,
+    firstLsn: null,
+    lastFile: null,
+    lastArchivedAt: null,
+    lastTimeline: request.timeline,
+    writer: null,
+    promotion: null,
+    flush: null,
+    tail: null,
+    spill: null,
+  };
+  const node: NodeRow = { ...newNodeRow(cluster, request.node), role: 'primary', place: request.place };
+  return { head, node, histories };
+}
+
+/** A writer state that can take up this epoch; one of it that is there already is this node's own and stays. */
+function takeSeat(store: WriterStore, epoch = 1): void {
+  const there = store.read();
+  if (there === undefined || there.epoch < epoch) store.write({ epoch, nonce: newNonce(), next: null });
 }
 
 function checkThere(vault: Vault, there: Control, request: InitRequest): Cluster {
@@ -158,7 +180,7 @@ async function historyOf(
   request: InitRequest,
   timeline: number,
   text: string,
-  at: string,
+  { epoch, at }: { epoch: number; at: string },
 ): Promise<HistoryRow> {
   const parent = parseHistory(text).at(-1);
   if (parent === undefined)
@@ -174,11 +196,60 @@ async function historyOf(
     parent: parent.timeline,
     forkLsn: formatLsn(parent.forkLsn),
     node: request.node,
-    epoch: 1,
+    epoch,
     forkSegmentWhole: false,
     key,
     archivedAt: at,
   };
+}
+
+/** `before`: system identifier of the generation that it follows. */
+export type Upgraded = { cluster: Cluster; was: 'made' | 'there'; before: string | null };
+
+/**
+ * A new generation of a cluster: the database that pg_upgrade made takes the place of the old one, in the next epoch. Doing it again
+ * changes nothing.
+ *
+ * @throws VaultError refused (decideUpgrade) | unconfigured (no such cluster) | unreachable
+ */
+export async function upgradeCluster(vault: Vault, request: InitRequest): Promise<Upgraded> {
+  const at = new Date().toISOString();
+  const old = await openCluster(vault, request.cluster);
+  return changing<Upgraded>(
+    async () => {
+      const control = (await vault.manifest.get(keys.control(request.cluster))) as unknown as Control;
+      const now = clusterOf(vault, request.cluster, control);
+      const head = await readHead(now);
+      const decision = decideUpgrade(control, head, request);
+      if (decision.do === 'refuse')
+        throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+      if (decision.do === 'there') {
+        // an answer that was lost, or a second run: what was written before the first commit is its own
+        if (head.writer === null) takeSeat(request.store, control.epoch);
+        return { result: { cluster: now, was: 'there', before: control.generations?.at(-1) ?? null } };
+      }
+      const next = decision.control;
+      const cluster = clusterOf(vault, request.cluster, next);
+      const rows = await firstRows(cluster, request, next.epoch, at);
+      await putControlObject(cluster, next);
+      takeSeat(request.store, next.epoch);
+      const text = `${request.cluster} goes on as PostgreSQL ${next.majorVersion} with system identifier ${next.systemIdentifier}, in epoch ${next.epoch} with primary ${request.node}; the generation before, ${old.systemIdentifier}, stays as it is`;
+      const event = { at, kind: 'upgrade', node: request.node, epoch: next.epoch, text };
+      return {
+        result: { cluster, was: 'made', before: control.systemIdentifier },
+        changes: [
+          { do: 'put', row: asRow(next), when: { rev: control.rev } },
+          { do: 'put', row: asRow(rows.head), when: 'absent' },
+          { do: 'put', row: asRow(rows.node), when: 'any' },
+          entryChange(cluster),
+          ...rows.histories.map((row): Change => ({ do: 'put', row: asRow(row), when: 'any' })),
+          eventChange(cluster, event),
+          eventChange(now, event),
+        ],
+      };
+    },
+    (changes) => vault.manifest.transact(changes),
+  );
 }
 
 /** Each change of epoch is first an object that is never overwritten: a lost table learns the highest epoch from them. */

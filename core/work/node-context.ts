@@ -6,6 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
+import { readControl } from '../postgres/pgdata.ts';
 import { openVault } from '../vault/open-vault.ts';
 import { loadSettings, type Settings } from '../settings/read.ts';
 import { openCluster, type Cluster } from './cluster.ts';
@@ -48,7 +49,7 @@ export function openNode(stateDir: string): NodeContext {
   const openOnce = (url: string): Promise<Cluster> => {
     const known = opened.get(url);
     if (known !== undefined) return known;
-    const opening = open(settings, url).catch((error: unknown) => {
+    const opening = open(settings, url, pgdata).catch((error: unknown) => {
       opened.delete(url);
       throw error;
     });
@@ -72,17 +73,35 @@ export function openNode(stateDir: string): NodeContext {
   };
 }
 
-async function open(settings: Settings, url: string): Promise<Cluster> {
+async function open(settings: Settings, url: string, pgdata: string): Promise<Cluster> {
   const vault = await openVault(url, {
     timeoutMs: settings.vaultTimeout,
     aws: { region: settings.awsRegion, profile: settings.awsProfile, endpoint: settings.awsEndpoint },
   });
   try {
-    return await openCluster(vault, settings.need('cluster'));
+    const cluster = await openCluster(vault, settings.need('cluster'));
+    await checkDatabase(cluster, pgdata);
+    return cluster;
   } catch (error) {
     await vault.close().catch(() => {});
     throw error;
   }
+}
+
+/**
+ * The name may stand for another database by now: pg_upgrade made a new one, or somebody used the name again. Nothing of this one may go
+ * there, and nothing of that one be served here.
+ */
+async function checkDatabase(cluster: Cluster, pgdata: string): Promise<void> {
+  const { systemIdentifier } = await readControl(pgdata);
+  if (systemIdentifier === cluster.systemIdentifier) return;
+  throw new VaultError(
+    'refused',
+    `cluster ${cluster.name} is system identifier ${cluster.systemIdentifier} in ${cluster.vault.url}, the database in ${pgdata} is ${systemIdentifier}`,
+    {
+      hint: `after an upgrade the old server and its standbys are of no use to the vault: make standbys of the new one by 'walvault standby create'; another database wants another cluster name.`,
+    },
+  );
 }
 
 /** Failures that the vault's return can end; the others want a person, or another epoch. */

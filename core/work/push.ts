@@ -189,7 +189,13 @@ export class Pusher {
           if (job.state === 'queued') void this.#store(stay, cluster, job);
         }
       },
-      (error: unknown) => this.#again(stay, error),
+      (error: unknown) => {
+        if (stay !== this.#stay) return;
+        const [first] = this.#ordered();
+        // another database under this name, a newer format: waiting would only make the hook slow to say so
+        if (!isPassing(error) && first !== undefined) this.#refuse(stay, error, first);
+        else this.#again(stay, error);
+      },
     );
   }
 

@@ -4,6 +4,7 @@
  */
 import { VaultError } from '../errors.ts';
 import type { Side } from '../cluster/decide-relay.ts';
+import { isOlderGeneration } from '../cluster/decide-upgrade.ts';
 import { FORMAT, keys, type Control, type Head, type HistoryRow } from '../cluster/facts.ts';
 import { type Change } from '../vault/manifest.ts';
 import type { Vault } from '../vault/vault.ts';
@@ -33,30 +34,28 @@ export async function readSide(cluster: Cluster): Promise<Reading> {
 }
 
 /**
- * The replica of a cluster in another vault, made where that vault has none of it yet: empty, on the source's oldest timeline.
+ * The replica of a cluster in another vault, made where that vault has none of it yet: empty, on the source's oldest timeline. A
+ * replica of a generation that the source has left (pg_upgrade) gets the new one beside it.
  *
  * @throws VaultError refused (another database under this name) | usage (the same vault) | unreachable
  */
 export async function openReplica(source: Cluster, vault: Vault): Promise<Cluster> {
   const there = (await vault.manifest.get(keys.control(source.name))) as Control | undefined;
-  if (there !== undefined) {
-    const cluster = clusterOf(vault, source.name, there);
-    if (cluster.systemIdentifier !== source.systemIdentifier) {
-      throw new VaultError(
-        'refused',
-        `${vault.url} holds another database under the name ${source.name} (system identifier ${cluster.systemIdentifier}, not ${source.systemIdentifier})`,
-        { hint: 'relay into an empty vault.' },
-      );
-    }
-    return cluster;
-  }
+  if (there?.systemIdentifier === source.systemIdentifier) return clusterOf(vault, source.name, there);
   const from = await readSide(source);
+  if (there !== undefined && !isOlderGeneration(from.control, there)) {
+    throw new VaultError(
+      'refused',
+      `${vault.url} holds another database under the name ${source.name} (system identifier ${there.systemIdentifier}, not ${source.systemIdentifier})`,
+      { hint: 'relay into an empty vault.' },
+    );
+  }
   const oldest = from.lineage[0]?.timeline ?? 1;
   const control: Control = {
     ...from.control,
-    rev: 1,
+    rev: (there?.rev ?? 0) + 1,
     format: FORMAT,
-    vaultId: newId(),
+    vaultId: there?.vaultId ?? newId(),
     role: 'replica',
     source: { id: from.control.vaultId, url: source.vault.url },
     ...{ supersedes: null, supersededBy: null, direct: null },
@@ -73,7 +72,7 @@ export async function openReplica(source: Cluster, vault: Vault): Promise<Cluste
   };
   await putControlObject(cluster, control);
   const outcome = await vault.manifest.transact([
-    { do: 'put', row: asRow(control), when: 'absent' },
+    { do: 'put', row: asRow(control), when: there === undefined ? 'absent' : { rev: there.rev } },
     { do: 'put', row: asRow(head), when: 'absent' },
     entryChange(cluster),
     eventChange(cluster, {
@@ -81,7 +80,9 @@ export async function openReplica(source: Cluster, vault: Vault): Promise<Cluste
       kind: 'replica',
       node: null,
       epoch: control.epoch,
-      text: `made as a replica of ${source.vault.url}`,
+      text: there
+        ? `${source.vault.url} has a new generation, system identifier ${source.systemIdentifier}: this is a replica of it now, the one before, ${there.systemIdentifier}, stays as it is`
+        : `made as a replica of ${source.vault.url}`,
     }),
   ]);
   // Another relay was faster: what it made is as good.

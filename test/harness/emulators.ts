@@ -184,7 +184,7 @@ export async function installDynamoDBLocal(): Promise<string> {
 }
 
 /** Runs `install` unless it was done; one process at a time, whole or not at all. */
-async function installOnce(folder: string, install: () => Promise<void>): Promise<void> {
+export async function installOnce(folder: string, install: () => Promise<void>): Promise<void> {
   const done = path.join(folder, '.installed');
   const lock = `${folder}.lock`;
   const until = Date.now() + INSTALL_MS;
@@ -213,7 +213,7 @@ async function installOnce(folder: string, install: () => Promise<void>): Promis
   }
 }
 
-async function must(command: string, args: string[], hint: string): Promise<void> {
+export async function must(command: string, args: string[], hint: string): Promise<void> {
   try {
     await run(command, args, { timeout: INSTALL_MS, maxBuffer: 64 * 1024 * 1024 });
   } catch (error) {

@@ -55,6 +55,8 @@ export type ClusterOptions = {
   port: number;
   /** Of the servers of this cluster, e.g. credentials for its hooks. */
   env?: NodeJS.ProcessEnv;
+  /** Folder of other programs than pgBin(). */
+  bin?: string;
 };
 
 type Row = Record<string, unknown>;
@@ -65,11 +67,13 @@ export class TestServer {
   readonly pgdata: string;
   readonly sockets: string;
   readonly port: number;
+  readonly bin: string;
   readonly logFile: string;
   readonly env: NodeJS.ProcessEnv;
 
-  constructor({ major, pgdata, sockets, port, env = {} }: ClusterOptions) {
+  constructor({ major, pgdata, sockets, port, env = {}, bin }: ClusterOptions) {
     this.major = major;
+    this.bin = bin ?? pgBin(major);
     this.pgdata = pgdata;
     this.sockets = sockets;
     this.port = port;
@@ -87,7 +91,7 @@ export class TestServer {
     const args = ['-D', this.pgdata, '-U', 'postgres', '-A', 'trust', '-N', '-E', 'UTF8', '--no-locale'];
     args.push('--wal-segsize', String(segmentSizeMiB));
     if (walDir !== '') args.push('--waldir', walDir);
-    await run(path.join(pgBin(this.major), 'initdb'), args, { env: this.env });
+    await run(path.join(this.bin, 'initdb'), args, { env: this.env });
     this.configure({
       listen_addresses: '',
       port: String(this.port),
@@ -136,7 +140,7 @@ export class TestServer {
 
   private async control(...args: string[]): Promise<void> {
     // pg_ctl's output goes nowhere: a server that inherited a pipe would keep it open for its whole life
-    const file = path.join(pgBin(this.major), 'pg_ctl');
+    const file = path.join(this.bin, 'pg_ctl');
     const child = execFile(file, ['-s', '-D', this.pgdata, ...args], { env: this.env });
     child.stdout?.destroy();
     let said = '';

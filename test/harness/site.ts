@@ -38,6 +38,8 @@ export type SiteOptions = {
   walvault?: Record<string, string>;
   /** Another `walvault` than that of this checkout. */
   program?: string;
+  /** Folder of other programs of PostgreSQL than those of pair.major. */
+  postgresBin?: string;
   /** PATH and HOME of the person and of the servers, where they are not the tests' own. */
   machine?: { PATH: string; HOME: string };
 };
@@ -126,6 +128,7 @@ export class TestSite {
       sockets: path.join(this.scratch, 's'),
       port: this.nextPort++,
       env: this.serverEnvOf(node),
+      ...(this.options.postgresBin === undefined ? {} : { bin: this.options.postgresBin }),
     });
     this.servers.set(node, server);
     return server;

@@ -48,3 +48,11 @@ test.each(pages)('%s names only commands, flags and variables that exist', (page
           ['--json', '--debug', '--config', '--show-settings', '--help', '--version'].includes(flag),
       ]).toEqual([flag, true]);
 });
+
+test('a page of the runbook that another test runs is run by it', () => {
+  for (const page of pages) {
+    const [, file] = /<!-- run by: (\S+) -->/.exec(read(page)) ?? [];
+    if (file !== undefined)
+      expect([page, readFileSync(path.join(root, file), 'utf8').includes(page)]).toEqual([page, true]);
+  }
+});
