@@ -5,21 +5,8 @@
  * Source: Amazon CloudWatch API Reference, PutMetricData: 1000 figures a request.
  */
 import { CloudWatchClient, PutMetricDataCommand, type MetricDatum } from '@aws-sdk/client-cloudwatch';
+import { METRICS, NAMESPACE, type MetricName } from '../core/cluster/metrics.ts';
 
-export const NAMESPACE = 'walvault';
-
-export const METRICS = {
-  /** Notify: how long the oldest finished segment has waited on the primary. */
-  archiveWait: { name: 'ArchiveWaitSeconds', unit: 'Seconds' },
-  /** Notify: age of the oldest segment that the replica has not got. */
-  relayLag: { name: 'RelayLagSeconds', unit: 'Seconds' },
-  /** Notify: nodes that have said nothing for longer than silence_limit. */
-  silentNodes: { name: 'SilentNodes', unit: 'Count' },
-  /** Retention: a run for this cluster came to its end. */
-  retentionDone: { name: 'RetentionDone', unit: 'Count' },
-} as const;
-
-export type MetricName = keyof typeof METRICS;
 export type Figure = { metric: MetricName; cluster: string; value: number };
 
 let client: CloudWatchClient | undefined;

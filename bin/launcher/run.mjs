@@ -61,6 +61,13 @@ const COMMANDS = {
     workers: 2,
   }),
   bench: { run: ['bench/run.ts'], needs: [] },
+  ...Object.fromEntries(
+    ['deploy', 'synth', 'diff', 'destroy', 'bootstrap'].map((name) => [
+      name,
+      // as the person themselves: their credentials lie in their home
+      { run: ['bin/launcher/cloud.mjs', name], needs: [], writesCheckout: true },
+    ]),
+  ),
   docs: { run: ['bin/reference.ts'], needs: [], writesCheckout: true },
   package: { run: ['bin/launcher/package.mjs'], needs: [], writesCheckout: true },
 };

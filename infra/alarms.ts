@@ -1,0 +1,144 @@
+/**
+ * The alarms: one table, from which they are made. Each has a section of its own in docs/runbook/alarms.md, under its id, and its
+ * description leads there.
+ */
+import { Duration } from 'aws-cdk-lib';
+import { ComparisonOperator, Metric, Stats, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch';
+import type { Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
+import type { Queue } from 'aws-cdk-lib/aws-sqs';
+import { METRICS, NAMESPACE, type MetricName } from '../core/cluster/metrics.ts';
+
+/** What an alarm may look at; relay and its queue only with a second region. */
+export type Watched = {
+  table: string;
+  functions: { retention: LambdaFunction; notify: LambdaFunction; relay: LambdaFunction | undefined };
+  dead: { retention: Queue; notify: Queue; relay: Queue | undefined };
+  /** Seconds. */
+  limits: { lag: number; archive: number };
+};
+
+export type AlarmRow = {
+  id: string;
+  /** One sentence: what is wrong when it rings. */
+  says: string;
+  /** undefined: not in this deployment. */
+  metric(watched: Watched): Metric | undefined;
+  threshold: number | ((watched: Watched) => number);
+  /** How many periods of the metric in a row. */
+  periods: number;
+  /** below: rings where the figure is less than the threshold; else where it is at least as much. */
+  below?: true;
+  /** Whether no figures at all ring, too. */
+  missing: 'rings' | 'is well';
+};
+
+/** Of the worst cluster of the vault. */
+const own = (name: MetricName, table: string, statistic: string, period: Duration): Metric =>
+  new Metric({
+    ...{ namespace: NAMESPACE, metricName: METRICS[name].name, statistic, period },
+    dimensionsMap: { Vault: table },
+  });
+const errors = (of: LambdaFunction | undefined): Metric | undefined =>
+  of?.metricErrors({ statistic: Stats.SUM, period: Duration.minutes(5) });
+const waiting = (queue: Queue | undefined): Metric | undefined =>
+  queue?.metricApproximateNumberOfMessagesVisible({ statistic: Stats.MAXIMUM, period: Duration.minutes(5) });
+const ofTable = (metricName: string, table: string): Metric =>
+  new Metric({
+    ...{ namespace: 'AWS/DynamoDB', metricName, statistic: Stats.SUM, period: Duration.minutes(5) },
+    dimensionsMap: { TableName: table },
+  });
+const MINUTE = Duration.minutes(1);
+
+export const ALARMS: readonly AlarmRow[] = [
+  {
+    id: 'archive-stalled',
+    says: 'A finished segment waits on the primary and does not get into the vault.',
+    metric: ({ table }) => own('archiveWait', table, Stats.MAXIMUM, MINUTE),
+    ...{ threshold: ({ limits }) => limits.archive, periods: 2, missing: 'is well' },
+  },
+  {
+    id: 'nodes-silent',
+    says: 'A node has said nothing for longer than silence_limit.',
+    metric: ({ table }) => own('silentNodes', table, Stats.MAXIMUM, MINUTE),
+    ...{ threshold: 1, periods: 3, missing: 'is well' },
+  },
+  {
+    id: 'relay-lag',
+    says: 'The vault of the other region is further behind than lag_limit.',
+    metric: ({ table, functions }) => functions.relay && own('relayLag', table, Stats.MAXIMUM, MINUTE),
+    ...{ threshold: ({ limits }) => limits.lag, periods: 3, missing: 'is well' },
+  },
+  {
+    id: 'relay-failed',
+    says: 'The relay function fails again and again.',
+    metric: ({ functions }) => errors(functions.relay),
+    ...{ threshold: 1, periods: 3, missing: 'is well' },
+  },
+  {
+    id: 'relay-late',
+    says: 'The relay function does not keep up with the changes of the table.',
+    metric: ({ functions }) =>
+      functions.relay?.metric('IteratorAge', { statistic: Stats.MAXIMUM, period: Duration.minutes(5) }),
+    ...{ threshold: 15 * 60_000, periods: 2, missing: 'is well' },
+  },
+  {
+    id: 'relay-dead-letter',
+    says: 'The relay function has given up some of its work; the sweep may have done it since.',
+    metric: ({ dead }) => waiting(dead.relay),
+    ...{ threshold: 1, periods: 1, missing: 'is well' },
+  },
+  {
+    id: 'retention-failed',
+    says: 'Retention has failed: nothing is lost by it, but nothing is deleted.',
+    metric: ({ dead }) => waiting(dead.retention),
+    ...{ threshold: 1, periods: 1, missing: 'is well' },
+  },
+  {
+    id: 'retention-silent',
+    says: 'Retention has not come to its end for any cluster for two days.',
+    metric: ({ table }) => own('retentionDone', table, Stats.SUM, Duration.days(1)),
+    ...{ threshold: 1, periods: 2, below: true, missing: 'rings' },
+  },
+  {
+    id: 'notify-failed',
+    says: 'The notify function fails again and again: what happens to a cluster may not be told.',
+    metric: ({ functions }) => errors(functions.notify),
+    ...{ threshold: 1, periods: 3, missing: 'is well' },
+  },
+  {
+    id: 'notify-dead-letter',
+    says: 'Something that happened to a cluster could not be told.',
+    metric: ({ dead }) => waiting(dead.notify),
+    ...{ threshold: 1, periods: 1, missing: 'is well' },
+  },
+  {
+    id: 'look-silent',
+    says: 'Nobody has looked at the clusters for a quarter of an hour: other alarms have no figures.',
+    metric: ({ functions }) =>
+      functions.notify.metricInvocations({ statistic: Stats.SUM, period: Duration.minutes(5) }),
+    ...{ threshold: 1, periods: 3, below: true, missing: 'rings' },
+  },
+  {
+    id: 'table-throttled',
+    says: 'DynamoDB throttles requests to the manifest: archiving and following are slower.',
+    metric: ({ table }) => ofTable('ThrottledRequests', table),
+    ...{ threshold: 10, periods: 3, missing: 'is well' },
+  },
+  {
+    id: 'table-errors',
+    says: 'DynamoDB answers requests to the manifest with errors of its own.',
+    metric: ({ table }) => ofTable('SystemErrors', table),
+    ...{ threshold: 10, periods: 3, missing: 'is well' },
+  },
+];
+
+/** Where its section lies. */
+export const linkOf = (id: string, runbookUrl: string): string =>
+  `${runbookUrl === '' ? 'docs/runbook/' : runbookUrl.replace(/\/?$/, '/')}alarms.md#${id}`;
+
+export const comparisonOf = ({ below }: AlarmRow): ComparisonOperator =>
+  below === true
+    ? ComparisonOperator.LESS_THAN_THRESHOLD
+    : ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD;
+export const missingOf = ({ missing }: AlarmRow): TreatMissingData =>
+  missing === 'rings' ? TreatMissingData.BREACHING : TreatMissingData.NOT_BREACHING;

@@ -1,0 +1,56 @@
+/**
+ * The CDK app: one stack for each region of the configuration.
+ *
+ *   npm run deploy -- --config walvault.toml           a file, and -c key=value on top of it
+ *   npm run deploy -- -c regions.primary=eu-west-1     or without one
+ */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { App } from 'aws-cdk-lib';
+import { describeFailure, VaultError } from '../core/errors.ts';
+import { CONFIGURATION_KEYS, readConfiguration, type Configuration } from './configuration.ts';
+import { VaultStack } from './vault-stack.ts';
+
+const bundles = path.resolve(import.meta.dirname, '../dist/lambdas');
+
+export function makeApp(
+  configuration: Configuration,
+  app: App = new App(),
+): { app: App; stacks: VaultStack[] } {
+  const { name, regions } = configuration;
+  const stacks = (['primary', 'dr'] as const).flatMap((side) => {
+    const region = regions[side];
+    if (region === undefined) return [];
+    const account = process.env['CDK_DEFAULT_ACCOUNT'];
+    return new VaultStack(app, `${name}-${side}`, {
+      ...{ configuration, side, bundles },
+      description: `walvault ${name} in ${region}${regions.dr === undefined ? '' : `, ${side} region of two`}`,
+      env: { region, ...(account === undefined ? {} : { account }) },
+    });
+  });
+  return { app, stacks };
+}
+
+function readFile(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new VaultError('usage', `cannot read the configuration ${file}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+}
+
+if (import.meta.main) {
+  const app = new App();
+  const context = (key: string): unknown => app.node.tryGetContext(key);
+  try {
+    const file = context('config') as string | undefined;
+    const given = Object.fromEntries(CONFIGURATION_KEYS.map((key) => [key, context(key)]));
+    makeApp(readConfiguration(file === undefined ? undefined : readFile(file), given, file), app).app.synth();
+  } catch (error) {
+    if (!(error instanceof VaultError)) throw error;
+    process.stderr.write(`${describeFailure(error).text}\n`);
+    process.exitCode = 2;
+  }
+}
