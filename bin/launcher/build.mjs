@@ -47,7 +47,15 @@ if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== stamp) {
   });
   mkdirSync(dist, { recursive: true });
   chmodSync(dist, 0o755);
-  for (const { path: file, contents } of made.outputFiles) publish(file, contents);
+  for (const { path: file, contents } of made.outputFiles) {
+    if (!file.includes('/lambdas/')) {
+      publish(file, contents);
+      continue;
+    }
+    // some emulators of Lambda look for index.js alone; in this checkout that would be a module by its package.json
+    publish(file.replace(/\.cjs$/, '.js'), contents);
+    publish(path.join(path.dirname(file), 'package.json'), '{ "type": "commonjs" }\n');
+  }
   publish(packagesFile, `${JSON.stringify(packagesOf(made.metafile), null, 2)}\n`);
   publish(stampFile, stamp);
 }
