@@ -1,7 +1,7 @@
 /**
  * The launcher behind `npm start` and `npm test`: from a fresh clone, under the person's own Node 20 or newer.
  *
- *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:system|test:matrix|docs|package [arguments]
+ *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:lambdas|test:infra|test:system|test:matrix|docs|package|deploy|… [arguments]
  *
  * Installs what is missing, builds dist/, and runs the command under Node 24, as an ordinary user where it was started
  * as root. Exit status and signals are those of the command.
@@ -49,6 +49,11 @@ const COMMANDS = {
   'test:contract': jest(['test/contract'], {
     env: { WALVAULT_TEST_AWS: '1' },
     needs: ['installMinistack', 'installDynamoDBLocal'],
+  }),
+  'test:lambdas': jest(['test/lambdas'], { env: { WALVAULT_TEST_AWS: '1' }, needs: ['installMinistack'] }),
+  'test:infra': jest(['test/infra'], {
+    env: { WALVAULT_TEST_AWS: '1' },
+    needs: ['postgres', 'installMinistack'],
   }),
   'test:system': jest(['test/system'], {
     env: { WALVAULT_TEST_PAIRS: '18:file,15:s3' },
