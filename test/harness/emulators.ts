@@ -52,8 +52,12 @@ export const CREDENTIALS = {
   AWS_EC2_METADATA_DISABLED: 'true',
 } as const;
 
-/** S3 and DynamoDB. */
-export async function startMinistack(): Promise<Emulator> {
+/**
+ * S3 and DynamoDB, and whatever else it plays.
+ *
+ * @param more  its environment: AUTH=true has it ask IAM; AWS_ENDPOINT_URL is where the functions that it runs find AWS
+ */
+export async function startMinistack(more: Record<string, string> = {}): Promise<Emulator> {
   const own = process.env['WALVAULT_TEST_ENDPOINT'];
   if (own !== undefined && own !== '') return foreign(own);
   const program = await installMinistack();
@@ -67,6 +71,7 @@ export async function startMinistack(): Promise<Emulator> {
       BIND_HOST: '127.0.0.1',
       MINISTACK_HOST: '127.0.0.1',
       GATEWAY_PORT: String(port),
+      ...more,
     },
     isReady: async () => (await fetch(`http://127.0.0.1:${port}/_ministack/health`)).ok,
   }));

@@ -29,8 +29,16 @@ export class Subscription {
   }
 
   /** @param topic  ARN; the queue lies in its region, as it must */
-  static async open(topic: string, endpoint: string): Promise<Subscription> {
-    const place = { region: topic.split(':')[3]!, endpoint };
+  static async open(
+    topic: string,
+    endpoint: string,
+    credentials?: { accessKeyId: string; secretAccessKey: string },
+  ): Promise<Subscription> {
+    const place = {
+      region: topic.split(':')[3]!,
+      endpoint,
+      ...(credentials === undefined ? {} : { credentials }),
+    };
     const sqs = new SQSClient(place);
     const { QueueUrl } = await sqs.send(new CreateQueueCommand({ QueueName: ownName() }));
     const { Attributes } = await sqs.send(
