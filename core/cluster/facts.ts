@@ -6,6 +6,7 @@
  */
 
 import { hex8 } from '../wal/name.ts';
+import type { EventKind } from './event-kinds.ts';
 
 export const FORMAT = 1;
 
@@ -247,7 +248,7 @@ export type HoldsRow = Base & {
 /** sk event#<time>#<id>. */
 export type EventRow = Base & {
   at: string;
-  kind: string;
+  kind: EventKind;
   node: string | null;
   epoch: number;
   text: string;

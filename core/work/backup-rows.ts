@@ -150,7 +150,7 @@ export async function failBackup(cluster: Cluster, id: string, node: string, rea
     await dropHold(cluster, holdId(id));
     const { epoch } = await readHead(cluster);
     await putEvent(cluster, {
-      kind: 'backup',
+      kind: 'backup-failed',
       node,
       epoch,
       text: `backup ${id} failed: ${(reason as Error).message}`,

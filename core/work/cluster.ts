@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
+import type { EventKind } from '../cluster/event-kinds.ts';
 import { FORMAT, keys, type Control, type EventRow, type Head } from '../cluster/facts.ts';
 import { after, type Change, type Outcome, type Row } from '../vault/manifest.ts';
 import type { Vault } from '../vault/vault.ts';
@@ -115,7 +116,7 @@ export const objectKeys = {
 
 export function eventRow(
   cluster: Cluster,
-  event: { at: string; kind: string; node: string | null; epoch: number; text: string },
+  event: { at: string; kind: EventKind; node: string | null; epoch: number; text: string },
 ): EventRow {
   return { ...keys.event(cluster.partition, event.at, newId()), rev: 1, ...event };
 }
@@ -128,7 +129,7 @@ export function eventChange(cluster: Cluster, event: Parameters<typeof eventRow>
 /** One more thing that happened; written for people, never read by the protocol. */
 export async function putEvent(
   cluster: Cluster,
-  event: { kind: string; node: string | null; epoch: number; text: string },
+  event: { kind: EventKind; node: string | null; epoch: number; text: string },
 ): Promise<void> {
   await cluster.vault.manifest.transact([eventChange(cluster, { at: new Date().toISOString(), ...event })]);
 }

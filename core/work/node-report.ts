@@ -78,7 +78,7 @@ export class NodeReporter {
       const trouble = `${error.message}${hint}`;
       if (this.trouble !== trouble)
         await putEvent(cluster, {
-          kind: error.code,
+          kind: error.code === 'fenced' || error.code === 'copied' ? error.code : 'refused',
           node: this.#context.node,
           epoch: 0,
           text: error.message,

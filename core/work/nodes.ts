@@ -41,7 +41,13 @@ export async function addNode(cluster: Cluster, node: string): Promise<'added' |
         );
       }
       const at = new Date().toISOString();
-      const event = { at, kind: 'node-add', node, epoch: control.epoch, text: `node ${node} was added` };
+      const event = {
+        at,
+        kind: 'node-add' as const,
+        node,
+        epoch: control.epoch,
+        text: `node ${node} was added`,
+      };
       return {
         result: 'added',
         changes: [
@@ -169,7 +175,7 @@ async function planDrop(
     changes.push({ do: 'put', row: asRow(next), when: { rev: seen.rev } });
   }
   const text = `node ${node} was dropped${row.place === null ? '' : ` (${row.place})`}`;
-  const event = { at: now.toISOString(), kind: 'node-drop', node, epoch: control.epoch, text };
+  const event = { at: now.toISOString(), kind: 'node-drop' as const, node, epoch: control.epoch, text };
   changes.push({ do: 'put', row: asRow(eventRow(cluster, event)), when: 'absent' });
   return { holds: own.map(([id]) => id), changes };
 }

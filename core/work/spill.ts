@@ -108,7 +108,7 @@ async function tellConflict(vault: Cluster, row: SpillRow, there: WalRow): Promi
     `is not what ${there.node} archived here (sha256 ${there.sha256.slice(0, 16)}…)`;
   // by the spill's own time and content: who asks again and again tells it once
   const place = keys.event(vault.partition, row.archivedAt, `spill-${row.sha256.slice(0, 16)}`);
-  const event = { at: row.archivedAt, kind: 'conflict', node: row.node, epoch: row.epoch, text };
+  const event = { at: row.archivedAt, kind: 'conflict' as const, node: row.node, epoch: row.epoch, text };
   await vault.vault.manifest.transact([
     { do: 'put', row: asRow({ ...eventRow(vault, event), ...place }), when: 'absent' },
   ]);
