@@ -204,6 +204,8 @@ export type NodeRow = Base & {
   postgresVersion: string | null;
   place: string | null;
   lastArchived: string | null;
+  /** A primary: since when the oldest finished segment waits to be archived, by its own clock; null: none waits. */
+  waitingSince?: string | null;
   lastRestored: string | null;
   lastReplayedLsn: string | null;
   /** As PostgreSQL gave it (%r): a segment's name. */

@@ -6,7 +6,7 @@
  *
  * Source: PostgreSQL, pgarch.c: history files go first, then the names in byte order.
  */
-import { access, opendir, readFile, readdir } from 'node:fs/promises';
+import { access, opendir, readFile, readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
 
@@ -32,6 +32,22 @@ export async function listReady(walDirectory: string, limit = 1024): Promise<str
     throw readError(status, error);
   }
   return kept.sort(readyOrder).slice(0, limit);
+}
+
+/**
+ * Since when the file that PostgreSQL will hand in next has waited: its mark is made when it is finished.
+ *
+ * @returns undefined: none waits @throws VaultError pgdata | local
+ */
+export async function waitingSince(walDirectory: string): Promise<Date | undefined> {
+  for (const name of await listReady(walDirectory, 8)) {
+    const mark = await stat(path.join(walDirectory, 'archive_status', `${name}.ready`)).catch(
+      () => undefined,
+    );
+    // archived since it was listed: the next one
+    if (mark !== undefined) return mark.mtime;
+  }
+  return undefined;
 }
 
 /** Is this one file waiting? One look, whatever the directory holds. @throws VaultError local */

@@ -1,10 +1,12 @@
 /**
  * What a node says of itself: its row in the manifest at each interval, with whatever is wrong with it; a primary's nonce goes along.
  */
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { decideDiverged } from '../cluster/decide-roles.ts';
 import { VaultError } from '../errors.ts';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
+import { waitingSince } from '../postgres/wal-directory.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { parseWalName } from '../wal/name.ts';
 import { putEvent } from './cluster.ts';
@@ -109,6 +111,7 @@ export class NodeReporter {
         consistent: true,
         // one of its life as a standby would say, when it is one again, that it needs more or less than it does
         restartPoint: forgetRestartPoint(paths),
+        ...(await this.#waiting()),
         ...(lastArchived === null ? {} : { lastArchived }),
       };
     }
@@ -125,11 +128,22 @@ export class NodeReporter {
       role: 'standby',
       consistent: recovered && (control.state === 5 || control.state === 2),
       lastRestored: served,
+      waitingSince: null,
       // before the first one, that with which it was registered stands: it is what keeps its WAL from retention
       ...(restartPoint === undefined ? {} : { restartPoint }),
       ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
       trouble: this.trouble ?? this.#flushed() ?? (await this.#divergence(replayed, served)),
     };
+  }
+
+  /** What cannot be looked at now is left as it was said last: a heartbeat is never held up by it. */
+  async #waiting(): Promise<Pick<NodeReport, 'waitingSince'>> {
+    try {
+      const since = await waitingSince(path.join(this.#context.pgdata, 'pg_wal'));
+      return { waitingSince: since?.toISOString() ?? null };
+    } catch {
+      return {};
+    }
   }
 
   /** The primary of the vault, flushed and started again: read-only until somebody decides. */

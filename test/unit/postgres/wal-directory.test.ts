@@ -1,7 +1,13 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { isReady, listHistories, listReady, readWalFile } from '../../../core/postgres/wal-directory.ts';
+import {
+  isReady,
+  listHistories,
+  listReady,
+  readWalFile,
+  waitingSince,
+} from '../../../core/postgres/wal-directory.ts';
 
 const name = (number: number, timeline = 1) =>
   [timeline, 0, number].map((part) => part.toString(16).toUpperCase().padStart(8, '0')).join('');
@@ -37,6 +43,21 @@ describe('pg_wal', () => {
     ]);
     expect(await isReady(folder, name(3))).toBe(true);
     expect(await isReady(folder, name(2))).toBe(false);
+  });
+
+  test('how long WAL waits is since the mark of the file that goes next was made', async () => {
+    expect(await waitingSince(folder)).toBeUndefined();
+    const marked = (file: string, at: string, state = 'ready') => {
+      ready(file, state);
+      const time = new Date(at);
+      utimesSync(path.join(folder, 'archive_status', `${file}.${state}`), time, time);
+    };
+    marked(name(1), '2026-01-01T00:00:00.000Z', 'done');
+    expect(await waitingSince(folder)).toBeUndefined();
+    marked(name(3), '2026-01-03T00:00:00.000Z');
+    marked(name(2), '2026-01-02T00:00:00.000Z');
+    expect((await waitingSince(folder))?.toISOString()).toBe('2026-01-02T00:00:00.000Z');
+    await expect(waitingSince(path.join(folder, 'nowhere'))).rejects.toMatchObject({ code: 'pgdata' });
   });
 
   test('of 20,000 files the first come in order, in one pass', async () => {
