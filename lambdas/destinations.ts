@@ -1,0 +1,119 @@
+/**
+ * Where notices go: SNS topics, each by a client of its own region, and a webhook. What these throw names no secret: the path of a webhook
+ * often is one.
+ *
+ * Source: Amazon SNS API Reference, Publish.
+ */
+import { PublishCommand, SNSClient } from '@aws-sdk/client-sns';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
+import type { Settings } from '../core/settings/read.ts';
+import type { Destination } from '../core/work/tell-once.ts';
+
+/** ms */
+const ANSWER_MS = 10_000;
+/** A destination that has failed so often within one call of the function is not waited for again in it. */
+const FAILURES = 2;
+
+/** @throws VaultError usage  no topic is given */
+export function destinationsOf(settings: Settings): Destination[] {
+  const { webhook } = settings;
+  const topics = settings.need('noticeTopics').map(topic);
+  return [...topics, ...(webhook === 'none' ? [] : [postTo(webhook)])].map(notForEver);
+}
+
+const clients = new Map<string, SNSClient>();
+
+/** `arn:aws:sns:<region>:<account>:<name>` */
+function topic(arn: string): Destination {
+  const region = arn.split(':')[3]!;
+  return {
+    name: arn,
+    async tell({ subject, text, kind, urgency, cluster }) {
+      const client = clients.get(region) ?? connect(region);
+      clients.set(region, client);
+      const attributes = { kind, urgency, cluster };
+      try {
+        await client.send(
+          new PublishCommand({
+            ...{ TopicArn: arn, Subject: subject, Message: text },
+            MessageAttributes: Object.fromEntries(
+              Object.entries(attributes).map(([name, value]) => [
+                name,
+                { DataType: 'String', StringValue: value },
+              ]),
+            ),
+          }),
+          { abortSignal: AbortSignal.timeout(ANSWER_MS) },
+        );
+      } catch (cause) {
+        throw new Error(`${arn} was not told: ${reasonOf(cause)}`, { cause });
+      }
+    },
+  };
+}
+
+function connect(region: string): SNSClient {
+  const requestHandler = new NodeHttpHandler({
+    connectionTimeout: 3000,
+    requestTimeout: 5000,
+    throwOnRequestTimeout: true,
+  });
+  return new SNSClient({ region, maxAttempts: 2, requestHandler });
+}
+
+/** POST of the notice as JSON. Credentials in the URL go into a header, as fetch itself refuses them. */
+function postTo(given: string): Destination {
+  const url = new URL(given);
+  const { username, password, host } = url;
+  [url.username, url.password] = ['', ''];
+  const basic = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString(
+    'base64',
+  );
+  return {
+    name: 'webhook',
+    async tell({ cluster, vault, kind, urgency, subject, text, node, epoch, at, id }) {
+      let answer: Response;
+      try {
+        answer = await fetch(url, {
+          method: 'POST',
+          headers: {
+            'content-type': 'application/json',
+            ...(username === '' && password === '' ? {} : { authorization: `Basic ${basic}` }),
+          },
+          body: JSON.stringify({ cluster, vault, kind, urgency, subject, text, node, epoch, at, id }),
+          // who answers with another place has not taken it, and that place is nobody's that was named
+          redirect: 'manual',
+          signal: AbortSignal.timeout(ANSWER_MS),
+        });
+        await answer.body?.cancel();
+      } catch (error) {
+        throw new Error(`the webhook at ${host} was not told: ${reasonOf(error)}`);
+      }
+      if (!answer.ok) throw new Error(`the webhook at ${host} was not told: it answered ${answer.status}`);
+    },
+  };
+}
+
+/** Name and code of an error, whose message may hold a URL. */
+function reasonOf(error: unknown): string {
+  const { name, cause } = error as { name?: string; cause?: { code?: string } };
+  return [name ?? 'failed', cause?.code].filter((part) => part !== undefined).join(' ');
+}
+
+/** One that hangs must not use up the time in which the others could be told. */
+function notForEver(destination: Destination): Destination {
+  let failures = 0;
+  return {
+    name: destination.name,
+    async tell(notice) {
+      if (failures >= FAILURES)
+        throw new Error(`${destination.name} was not tried: it has failed ${failures} times just before`);
+      try {
+        await destination.tell(notice);
+      } catch (error) {
+        failures += 1;
+        throw error;
+      }
+    },
+  };
+}
