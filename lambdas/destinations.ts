@@ -1,13 +1,9 @@
 /**
- * Where notices go: SNS topics, each by a client of its own region, and a webhook. What these throw names no secret: the path of a webhook
- * often is one.
- *
- * Source: Amazon SNS API Reference, Publish.
+ * Where notices go: SNS topics of any region, and a webhook. What these throw names no secret: the path of a webhook often is one.
  */
-import { PublishCommand, SNSClient } from '@aws-sdk/client-sns';
-import { NodeHttpHandler } from '@smithy/node-http-handler';
 import type { Settings } from '../core/settings/read.ts';
 import type { Destination } from '../core/work/tell-once.ts';
+import { publish } from './topics.ts';
 
 /** ms */
 const ANSWER_MS = 10_000;
@@ -21,44 +17,17 @@ export function destinationsOf(settings: Settings): Destination[] {
   return [...topics, ...(webhook === 'none' ? [] : [postTo(webhook)])].map(notForEver);
 }
 
-const clients = new Map<string, SNSClient>();
-
-/** `arn:aws:sns:<region>:<account>:<name>` */
 function topic(arn: string): Destination {
-  const region = arn.split(':')[3]!;
   return {
     name: arn,
     async tell({ subject, text, kind, urgency, cluster }) {
-      const client = clients.get(region) ?? connect(region);
-      clients.set(region, client);
-      const attributes = { kind, urgency, cluster };
       try {
-        await client.send(
-          new PublishCommand({
-            ...{ TopicArn: arn, Subject: subject, Message: text },
-            MessageAttributes: Object.fromEntries(
-              Object.entries(attributes).map(([name, value]) => [
-                name,
-                { DataType: 'String', StringValue: value },
-              ]),
-            ),
-          }),
-          { abortSignal: AbortSignal.timeout(ANSWER_MS) },
-        );
+        await publish({ topic: arn, subject, text, attributes: { kind, urgency, cluster } });
       } catch (cause) {
         throw new Error(`${arn} was not told: ${reasonOf(cause)}`, { cause });
       }
     },
   };
-}
-
-function connect(region: string): SNSClient {
-  const requestHandler = new NodeHttpHandler({
-    connectionTimeout: 3000,
-    requestTimeout: 5000,
-    throwOnRequestTimeout: true,
-  });
-  return new SNSClient({ region, maxAttempts: 2, requestHandler });
 }
 
 /** POST of the notice as JSON. Credentials in the URL go into a header, as fetch itself refuses them. */

@@ -7,6 +7,7 @@
  */
 import type { DynamoDBBatchResponse, DynamoDBStreamEvent } from 'aws-lambda';
 import type { LookFigures } from '../core/cluster/decide-look.ts';
+import type { MetricName } from '../core/cluster/metrics.ts';
 import type { Settings } from '../core/settings/read.ts';
 import { parseVaultUrl } from '../core/vault/vault-url.ts';
 import type { Vault } from '../core/vault/vault.ts';
@@ -21,7 +22,7 @@ import {
   untilDeadline,
   type Call,
 } from './function.ts';
-import { putMetrics, type Figure, type MetricName } from './metrics.ts';
+import { putMetrics, type Figure } from './metrics.ts';
 import { tellEvents } from './tell-events.ts';
 
 export type LookCall = { look: true; cluster?: string };

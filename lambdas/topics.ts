@@ -1,5 +1,10 @@
-/** SNS: one client for each region that an ARN names. */
+/**
+ * SNS: one client for each region that an ARN names (`arn:aws:sns:<region>:<account>:<name>`).
+ *
+ * Source: Amazon SNS API Reference, Publish.
+ */
 import { PublishCommand, SNSClient } from '@aws-sdk/client-sns';
+import { NodeHttpHandler } from '@smithy/node-http-handler';
 import type { Announcement } from '../core/cluster/decide-announcements.ts';
 import type { Cluster } from '../core/work/cluster.ts';
 
@@ -13,19 +18,13 @@ export type Message = {
 };
 
 const clients = new Map<string, SNSClient>();
-/** One attempt; a topic that is away must not keep the others waiting. */
-const ATTEMPT_MS = 5_000;
+/** For two attempts, ms. */
+const ANSWER_MS = 10_000;
 
 /** @throws Error of the SDK */
 export async function publish({ topic, subject, text, attributes }: Message): Promise<void> {
   const region = topic.split(':')[3]!;
-  const client =
-    clients.get(region) ??
-    new SNSClient({
-      region,
-      maxAttempts: 2,
-      requestHandler: { requestTimeout: ATTEMPT_MS, connectionTimeout: ATTEMPT_MS },
-    });
+  const client = clients.get(region) ?? connect(region);
   clients.set(region, client);
   await client.send(
     new PublishCommand({
@@ -35,7 +34,17 @@ export async function publish({ topic, subject, text, attributes }: Message): Pr
         Object.entries(attributes).map(([name, value]) => [name, { DataType: 'String', StringValue: value }]),
       ),
     }),
+    { abortSignal: AbortSignal.timeout(ANSWER_MS) },
   );
+}
+
+function connect(region: string): SNSClient {
+  const requestHandler = new NodeHttpHandler({
+    connectionTimeout: 3000,
+    requestTimeout: 5000,
+    throwOnRequestTimeout: true,
+  });
+  return new SNSClient({ region, maxAttempts: 2, requestHandler });
 }
 
 /** For programs: one JSON object a message. */

@@ -87,6 +87,12 @@ const RULES: { readonly [K in EventKind]: Rule } = {
     todo: `See that no other server of this cluster is open: 'walvault status'. The old one: 'walvault rejoin'.`,
     page: 'old-primary-came-back.md',
   },
+  upgrade: {
+    ...{ urgency: 'warning', title: 'a new generation after pg_upgrade' },
+    means: 'The old server archives nothing more, and its standbys and backups are of no use to the new one.',
+    todo: `See that a base backup of the new one completes ('walvault backups'), and make its standbys anew: 'walvault standby create'.`,
+    page: 'upgrading-postgresql.md',
+  },
   detach: {
     ...{ urgency: 'info', title: 'a standby was opened for a test' },
     means: 'It follows no more, and never writes to this vault. There is one standby less to fail over to.',

@@ -3,6 +3,7 @@
  */
 export const EVENT_KINDS = {
   init: 'the cluster was made in this vault',
+  upgrade: 'a database that pg_upgrade made took the place of the one before',
   replica: 'this vault was made as a replica of another',
   forget: 'another vault is no more one of this cluster',
   arm: 'the primary may archive into the replica while its own vault is out of reach',

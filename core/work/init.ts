@@ -234,7 +234,7 @@ export async function upgradeCluster(vault: Vault, request: InitRequest): Promis
       await putControlObject(cluster, next);
       takeSeat(request.store, next.epoch);
       const text = `${request.cluster} goes on as PostgreSQL ${next.majorVersion} with system identifier ${next.systemIdentifier}, in epoch ${next.epoch} with primary ${request.node}; the generation before, ${old.systemIdentifier}, stays as it is`;
-      const event = { at, kind: 'upgrade', node: request.node, epoch: next.epoch, text };
+      const event = { at, kind: 'upgrade' as const, node: request.node, epoch: next.epoch, text };
       return {
         result: { cluster, was: 'made', before: control.systemIdentifier },
         changes: [

@@ -36,6 +36,7 @@ const TABLE: [EventKind, Urgency | 'nothing', (Urgency | 'nothing')?][] = [
   ['seal', 'nothing'],
   ['open', 'warning'],
   ['claim', 'warning'],
+  ['upgrade', 'warning'],
   ['detach', 'info'],
   ['rejoin', 'info'],
   ['flush', 'warning'],
