@@ -5,7 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { FAILURES, type FailureCode } from '../core/errors.ts';
-import { envOf, flagOf, keyOf, rowOf, SETTING_NAMES } from '../core/settings/settings.ts';
+import { envOf, flagOf, keyOf, rowOf, SETTING_NAMES, type SettingName } from '../core/settings/settings.ts';
 import { COMMANDS } from './command-list.ts';
 import type { CommandRow } from './command.ts';
 import { EVERYWHERE } from './program.ts';
@@ -35,27 +35,9 @@ export function referencePage(): string {
       '## Settings',
       'A setting is given as a flag, as a variable, or as a line of `settings.toml` in the state directory, and taken in this ' +
         'order: flag, variable, the variables of others named below, file, default. ' +
-        '`walvault COMMAND --show-settings` prints each value and where it came from. Hooks and agent read the file only.',
-      ...SETTING_NAMES.map((name) => {
-        const row = rowOf(name);
-        const also = (row.also ?? []).map((variable) => code(variable)).join(', ');
-        return [
-          `### ${keyOf(name)}`,
-          `${row.summary} ${row.text}`,
-          grid(
-            ['flag', 'variable', 'in settings.toml', 'takes', 'default'],
-            [
-              [
-                code(flagOf(name)),
-                code(envOf(name)) + (also === '' ? '' : `, then ${also}`),
-                code(`${keyOf(name)} = "${row.example}"`),
-                row.kind.describe,
-                row.default === undefined ? (row.otherwise ?? 'none') : code(row.default),
-              ],
-            ],
-          ),
-        ].join('\n\n');
-      }),
+        '`walvault COMMAND --show-settings` prints each value and where it came from. Hooks and agent read the file only. ' +
+        'A setting that only functions of AWS take has a variable and nothing else: the stack sets it.',
+      ...SETTING_NAMES.map(settingPart),
       '## Failures and exit codes',
       'A failure is printed as `walvault: [code] what is wrong`, then `HINT: what to do`; with `--json` as one JSON object ' +
         'on standard error. Exit 0 is success; 70 is an error of walvault itself, printed with its stack. The hooks that PostgreSQL runs do ' +
@@ -74,6 +56,36 @@ export function referencePage(): string {
       .join('\n\n')
       .trimEnd() + '\n'
   );
+}
+
+function settingPart(name: SettingName): string {
+  const row = rowOf(name);
+  const fallback = row.default === undefined ? (row.otherwise ?? 'none') : code(row.default);
+  const also = (row.also ?? []).map((variable) => `, then ${code(variable)}`).join('');
+  const isOfStack = row.usedBy.every((user) => user.endsWith(' function'));
+  const table = isOfStack
+    ? grid(
+        ['variable', 'set by the stack for', 'takes', 'for example', 'default'],
+        [
+          [
+            code(envOf(name)),
+            `the ${row.usedBy.join(', the ')}`,
+            row.kind.describe,
+            code(row.example),
+            fallback,
+          ],
+        ],
+      )
+    : grid(
+        ['flag', 'variable', 'in settings.toml', 'takes', 'default'],
+        [
+          [
+            ...[code(flagOf(name)), code(envOf(name)) + also, code(`${keyOf(name)} = "${row.example}"`)],
+            ...[row.kind.describe, fallback],
+          ],
+        ],
+      );
+  return [`### ${keyOf(name)}`, `${row.summary} ${row.text}`, table].join('\n\n');
 }
 
 function commandPart(row: CommandRow): string {

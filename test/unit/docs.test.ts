@@ -19,6 +19,13 @@ test('docs/reference.md is what the tables say: run `npm run docs` where this fa
   expect(readFileSync(REFERENCE_FILE, 'utf8')).toBe(referencePage());
 });
 
+test('a setting that only a function takes does not pretend to a flag or a line of settings.toml', () => {
+  const part = (key: string) => referencePage().split(`### ${key}\n`)[1]!.split('\n### ')[0]!;
+  expect(part('notice_topics')).toContain('WALVAULT_NOTICE_TOPICS');
+  expect(part('notice_topics')).not.toMatch(/--notice-topics|settings\.toml/);
+  expect(part('keep_backups')).toContain('--keep-backups');
+});
+
 test.each(pages)('%s links only to files that exist', (page) => {
   const links = [...read(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map((match) => match[1] ?? '');
   for (const link of links)
