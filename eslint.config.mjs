@@ -1,7 +1,7 @@
 /**
  * The linter, and the import directions between rooms (docs/design.md, "Rooms"):
  * entry points import core, never each other; inside core, wal and errors import nothing, cluster only those,
- * vault, postgres and settings only those, work joins them; some packages belong to one room.
+ * vault, postgres, settings and cost only those, work joins them; some packages belong to one room.
  */
 import tseslint from 'typescript-eslint';
 import importX from 'eslint-plugin-import-x';
@@ -27,7 +27,7 @@ const zones = [
     except: ['./cluster', './wal', './errors.ts'],
     message: 'cluster imports only wal and errors',
   },
-  ...['vault', 'postgres', 'settings'].map((room) => ({
+  ...['vault', 'postgres', 'settings', 'cost'].map((room) => ({
     target: `./core/${room}`,
     from: './core',
     except: [`./${room}`, './wal', './errors.ts'],

@@ -5,6 +5,7 @@ import { backups } from './commands/backups.ts';
 import { backupsPin, backupsUnpin } from './commands/backups-pin.ts';
 import { claim } from './commands/claim.ts';
 import { configurePrimaryCommand } from './commands/configure-primary.ts';
+import { cost } from './commands/cost.ts';
 import { demo } from './commands/demo.ts';
 import { doctor } from './commands/doctor.ts';
 import { flush } from './commands/flush.ts';
@@ -52,5 +53,6 @@ export const COMMANDS: readonly CommandRow[] = [
   relay,
   guard,
   upgradeHooksCommand,
+  cost,
   demo,
 ];

@@ -1,6 +1,6 @@
 /**
- * docs/reference.md, made from the tables of commands, settings and failures: `npm run docs` writes it, and
- * test/unit/docs.test.ts fails where the committed page differs.
+ * docs/reference.md, made from the tables of commands, settings and failures: `npm run docs` writes it (and the tables of docs/cost.md,
+ * bin/cost-page.ts), and test/unit/docs.test.ts fails where a committed page differs.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -8,6 +8,7 @@ import { FAILURES, type FailureCode } from '../core/errors.ts';
 import { envOf, flagOf, keyOf, rowOf, SETTING_NAMES, type SettingName } from '../core/settings/settings.ts';
 import { COMMANDS } from './command-list.ts';
 import type { CommandRow } from './command.ts';
+import { COST_FILE, costPage } from './cost-page.ts';
 import { EVERYWHERE } from './program.ts';
 import { programRoot } from './program-root.ts';
 
@@ -119,12 +120,8 @@ function code(text: string): string {
   return `\`${text}\``;
 }
 
-/** Is the committed page the present one? */
-export function isCurrent(): boolean {
-  return readFileSync(REFERENCE_FILE, 'utf8') === referencePage();
-}
-
 if (import.meta.main) {
   writeFileSync(REFERENCE_FILE, referencePage());
-  process.stderr.write(`wrote ${REFERENCE_FILE}\n`);
+  writeFileSync(COST_FILE, costPage(readFileSync(COST_FILE, 'utf8')));
+  process.stderr.write(`wrote ${REFERENCE_FILE} and ${COST_FILE}\n`);
 }

@@ -30,9 +30,21 @@ const SIZES: Readonly<Record<string, number>> = {
   kib: 1024,
   mib: 1024 ** 2,
   gib: 1024 ** 3,
+  tib: 1024 ** 4,
   kb: 1024,
   mb: 1024 ** 2,
   gb: 1024 ** 3,
+  tb: 1024 ** 4,
+};
+/** Of a rate, in seconds. */
+const SPANS: Readonly<Record<string, number>> = {
+  s: 1,
+  sec: 1,
+  min: 60,
+  m: 60,
+  h: 3600,
+  d: 86_400,
+  day: 86_400,
 };
 
 /** Value in milliseconds: '500ms', '1.5s', '2m', '1h', '1d', and '0'. */
@@ -52,6 +64,28 @@ export function bytes(least: string, most: string): Kind<number> {
     describe: `size, ${least} to ${most}`,
     parse: (text) => within(parseBytes(text), min, max, least, most),
     format: formatBytes,
+  };
+}
+
+/** Value in bytes a day: '16MB/min', '1GiB/h', '2TB/day', and '0'. Sizes count in 1024s, as those of `bytes`. */
+export function byteRate(most: string): Kind<number> {
+  const max = parseRate(most);
+  return {
+    describe: `size / time, up to ${most}`,
+    parse: (text) => within(parseRate(text), 0, max, '0', most),
+    format: (value) => (value === 0 ? '0' : `${formatBytes(value).replace(/\d$/, '$&B')}/day`),
+  };
+}
+
+/** A share of a whole: '0.4'. */
+export function share(min: number, max: number): Kind<number> {
+  return {
+    describe: `number, ${min} to ${max}`,
+    parse: (text) => {
+      if (!/^\d{1,3}(\.\d{1,6})?$/.test(text)) throw new RangeError('is not a number');
+      return within(Number(text), min, max, String(min), String(max));
+    },
+    format: String,
   };
 }
 
@@ -231,6 +265,17 @@ function parseBytes(given: string): number {
   if (unit === undefined)
     throw new RangeError(`has an unknown unit ${found[2]}: B, KiB, MiB and GiB are known`);
   return Math.round(Number(found[1]) * unit);
+}
+
+function parseRate(given: string): number {
+  if (given === '0') return 0;
+  const [, size, span] = /^([^/]+)\/\s*([^/]+)$/.exec(given) ?? [];
+  if (size === undefined || span === undefined) throw new RangeError('is not a size by a time, as 16MB/min');
+  const seconds = SPANS[span.trim().toLowerCase()];
+  if (seconds === undefined)
+    throw new RangeError(`has an unknown time ${span.trim()}: s, min, h and day are known`);
+  if (/^\d+(\.\d+)?$/.test(size.trim())) throw new RangeError('needs a unit of size: kB, MB, GB or TB');
+  return Math.round((parseBytes(size.trim()) * SPANS['d']!) / seconds);
 }
 
 function formatBytes(size: number): string {

@@ -20,7 +20,7 @@ import type { Spool } from './spool.ts';
 import { findSegment } from './tail.ts';
 
 /** After this long without any change of head the poll slows down to idlePollInterval, in ms. */
-const QUIET_MS = 5 * 60_000;
+export const QUIET_MS = 5 * 60_000;
 /** How long a tail that was given is not given again, in ms. */
 const TAIL_AGAIN_MS = 5000;
 /** Raw bytes being fetched at once. */

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { COMMANDS } from '../../bin/command-list.ts';
 import { programRoot } from '../../bin/program-root.ts';
+import { COST_FILE, costPage } from '../../bin/cost-page.ts';
 import { REFERENCE_FILE, referencePage } from '../../bin/reference.ts';
 import { envOf, flagOf, SETTING_NAMES } from '../../core/settings/settings.ts';
 
@@ -17,6 +18,11 @@ const read = (page: string) => readFileSync(path.join(root, page), 'utf8');
 
 test('docs/reference.md is what the tables say: run `npm run docs` where this fails', () => {
   expect(readFileSync(REFERENCE_FILE, 'utf8')).toBe(referencePage());
+});
+
+test('the tables of docs/cost.md are what is reckoned: run `npm run docs` where this fails', () => {
+  const page = readFileSync(COST_FILE, 'utf8');
+  expect(page).toBe(costPage(page));
 });
 
 test('a setting that only a function takes does not pretend to a flag or a line of settings.toml', () => {

@@ -13,6 +13,7 @@ const LINES: [file: string, imported: string, said: string][] = [
   ['core/vault/probe.ts', '../cluster/facts.ts', 'vault imports only wal and errors'],
   ['core/postgres/probe.ts', '../vault/vault.ts', 'postgres imports only wal and errors'],
   ['core/settings/probe.ts', '../vault/vault.ts', 'settings imports only wal and errors'],
+  ['core/cost/probe.ts', '../vault/vault.ts', 'cost imports only wal and errors'],
   ['core/work/probe.ts', '../vault/vault.ts', 'allowed'],
   ['core/probe.ts', '../bin/walvault.ts', 'core imports nothing outside itself'],
   ['core/work/probe.ts', '../../test/harness/pairs.ts', 'core imports nothing outside itself'],

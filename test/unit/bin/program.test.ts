@@ -11,7 +11,7 @@ test.each(paths)("'%s --help' has examples, settings with their variables, and e
   expect({ code, err }).toEqual({ code: 0, err: '' });
   expect(out).toContain(`Usage: walvault ${path}`);
   expect(out).toContain('Examples:');
-  expect(out).toMatch(/WALVAULT_(VAULT|PGDATA)/);
+  expect(out).toMatch(/WALVAULT_(VAULT|PGDATA|POLL_INTERVAL)/);
 });
 
 test.each(paths)("'help %s' is the same page", async (path) => {

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import {
+  byteRate,
   bytes,
   choice,
   directory,
@@ -7,6 +8,7 @@ import {
   httpUrl,
   integer,
   name,
+  share,
   onOff,
   text,
   vaultUrl,
@@ -23,6 +25,8 @@ const KINDS = {
   directory: directory(),
   vaultUrl: vaultUrl(),
   httpUrl: httpUrl(),
+  byteRate: byteRate('100GB/min'),
+  share: share(0.01, 1),
 };
 
 test.each([
@@ -160,4 +164,26 @@ test.each(Object.entries(KINDS))('%s: whatever the text, a value or a RangeError
     }),
     { numRuns: 300 },
   );
+});
+
+test.each([
+  ['0', 0],
+  ['1MB/s', 86_400 * 1024 ** 2],
+  ['60 MiB / min', 86_400 * 1024 ** 2],
+  ['1GiB/h', 24 * 1024 ** 3],
+  ['2TB/day', 2 * 1024 ** 4],
+  ['1.5kB/sec', 86_400 * 1536],
+])('rate %s is %d bytes a day', (given, rate) => {
+  expect(KINDS.byteRate.parse(given)).toBe(rate);
+});
+
+test.each(['', '16MB', 'MB/min', '16/min', '16MB/min/min', '16MB/fortnight', '-1MB/min', '1e3MB/s', '2TB/s'])(
+  'rate %j is refused',
+  (given) => {
+    expect(() => KINDS.byteRate.parse(given)).toThrow(RangeError);
+  },
+);
+
+test.each(['', '0', '1.5', '-0.5', '.5', 'half', '0,5'])('share %j is refused', (given) => {
+  expect(() => KINDS.share.parse(given)).toThrow(RangeError);
 });
