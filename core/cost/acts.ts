@@ -43,7 +43,7 @@ export const RELAY_PASS = { source: { reads: 8, writes: 2 }, target: { reads: 4,
 export const RELAY_BATCH = { source: { reads: 1 }, target: { writes: 4 } } as const;
 export const RELAY_SEGMENT = { target: { reads: 1, writes: 4, copies: 1 } } as const;
 
-/** Each object that S3 copies: its beginning and checksum there, and here before and after. */
+/** Each object that S3 copies: its beginning and checksum there, and here before and after (test/contract/cost.test.ts). */
 export const COPY = { sourceGets: 2, targetGets: 3 } as const;
 
 /** A run of retention that finds nothing to do, and each segment that it lets go (the delete of an object costs nothing). */
