@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { COMMANDS } from '../../bin/command-list.ts';
+import { buildProgram } from '../../bin/program.ts';
 import { programRoot } from '../../bin/program-root.ts';
 import { COST_FILE, costPage } from '../../bin/cost-page.ts';
 import { REFERENCE_FILE, referencePage } from '../../bin/reference.ts';
@@ -69,3 +70,33 @@ test('a page of the runbook that another test runs is run by it', () => {
       expect([page, readFileSync(path.join(root, file), 'utf8').includes(page)]).toEqual([page, true]);
   }
 });
+/** Commands of the blocks of sh, each as the words that a shell would make of it; a variable stands for a word. */
+function commandsOf(text: string): string[][] {
+  const blocks = [...text.matchAll(/^ *```sh\n([\s\S]*?)^ *```$/gm)].map(([, block]) => block ?? '');
+  const lines = blocks.flatMap((block) => block.replaceAll(/\\\n */g, '').split('\n'));
+  return lines.flatMap((line) => {
+    const [, typed] = /^\s*walvault (.+?)(?: #.*)?$/.exec(line) ?? [];
+    if (typed === undefined) return [];
+    const words = [...typed.matchAll(/(?:"[^"]*"|'[^']*'|[^\s"'])+/g)].map(([word]) => word);
+    const end = words.findIndex((word) => /^([|;<&]|\d?>)/.test(word)); // what follows is the shell's
+    return [words.slice(0, end < 0 ? undefined : end).map((word) => word.replaceAll(/["']/g, ''))];
+  });
+}
+
+test.each(pages.filter((page) => commandsOf(read(page)).length > 0))(
+  '%s types only commands that the command line takes',
+  (page) => {
+    for (const words of commandsOf(read(page))) {
+      let isChosen = false;
+      const program = buildProgram({ out: () => {}, columns: 100 }, () => (isChosen = true));
+      try {
+        program.parse(words[0] === 'help' ? [...words.slice(1), '--help'] : words, { from: 'user' });
+      } catch (error) {
+        // help and version end this way, too
+        if ((error as { exitCode?: number }).exitCode === 0) isChosen = true;
+        else throw new Error(`walvault ${words.join(' ')}: ${(error as Error).message}`, { cause: error });
+      }
+      expect([words, isChosen]).toEqual([words, true]);
+    }
+  },
+);
