@@ -4,7 +4,8 @@
  */
 import path from 'node:path';
 import { PRICE_NAMES } from '../core/cost/prices.ts';
-import { COST_GROUPS, reckonCost } from '../core/cost/reckon-cost.ts';
+import { COST_GROUPS } from '../core/cost/bill.ts';
+import { reckonCost } from '../core/cost/reckon-cost.ts';
 import { REGIONS, knobRows, money, plainInput, quantityText, RATE, readPrices } from './commands/cost.ts';
 import { programRoot } from './program-root.ts';
 

@@ -25,7 +25,7 @@ export const LOOK = { reads: 10, requests: 1 } as const;
 
 /** GB of memory, and estimated seconds of one call. */
 export const FUNCTIONS = {
-  relay: { memoryGb: 0.5, seconds: 2, secondsEachObject: 0.3 },
+  relay: { memoryGb: 0.5, seconds: 2, secondsEachObject: 0.3, secondsEachSweptRow: 0.0001 },
   notify: { memoryGb: 0.25, seconds: 0.5 },
   retention: { memoryGb: 0.5, seconds: 10 },
 } as const;

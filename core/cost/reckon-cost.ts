@@ -33,17 +33,15 @@ import {
   ALARMS,
   DASHBOARDS,
   FUNCTIONS,
-  LOG_BYTES,
   LOOK,
   LOOK_EVERY_MS,
   METRICS,
   RELAY_SWEEP_EVERY_MS,
   RELAY_WINDOW_MS,
-  REQUESTS_PER_KMS,
   RETENTION_EVERY_MS,
 } from './deployment.ts';
-import { VaultError } from '../errors.ts';
-import type { PriceList, PriceName } from './prices.ts';
+import { Bill, type Cost } from './bill.ts';
+import type { PriceList } from './prices.ts';
 
 /** A month as AWS's own calculator takes it: 730 hours. */
 export const MONTH_MS = 730 * 3600_000;
@@ -79,35 +77,6 @@ export type CostInput = {
   /** Where its replica is; undefined: there is none. */
   drRegion: string | undefined;
 };
-
-export type CostLine = {
-  group: CostGroup;
-  region: string;
-  item: string;
-  price: PriceName;
-  /** A month. */
-  quantity: number;
-  unit: string;
-  /** Of `per` units. */
-  amount: number;
-  per: number;
-  cost: number;
-};
-
-export const COST_GROUPS = [
-  'archiving',
-  'following',
-  'heartbeats',
-  'base backups',
-  'storage',
-  'retention',
-  'relay',
-  'watching',
-  'keys',
-] as const;
-export type CostGroup = (typeof COST_GROUPS)[number];
-
-export type Cost = { lines: CostLine[]; groups: Record<CostGroup, number>; total: number };
 
 /** @throws VaultError usage  the list has no price for a region */
 export function reckonCost(input: CostInput, list: PriceList): Cost {
@@ -256,7 +225,8 @@ function relay(bill: Bill, flow: Flow, home: string, away: string): void {
   const objects = segments + flow.backups * flow.backupObjects;
   const rowUnits = WAL_ROW_BYTES / READ_BYTES;
   // a sweep holds every row of the source against the replica
-  const swept = sweeps * segments * (flow.keptMs / MONTH_MS) * rowUnits;
+  const sweptRows = sweeps * segments * (flow.keptMs / MONTH_MS);
+  const swept = sweptRows * rowUnits;
   const { source, target } = RELAY_PASS;
   const read = passes * source.reads + calls * RELAY_BATCH.source.reads + segments * rowUnits;
   bill.add('relay', home, 'rows read', 'dynamodb_read', read);
@@ -267,7 +237,8 @@ function relay(bill: Bill, flow: Flow, home: string, away: string): void {
   bill.add('relay', home, 'to the other region', 'transfer_region', bytes / GIB);
   const seconds = calls * FUNCTIONS.relay.seconds + objects * FUNCTIONS.relay.secondsEachObject;
   bill.calls('relay', home, 'function', calls, FUNCTIONS.relay, seconds);
-  bill.calls('relay', home, 'function, sweeps', sweeps, FUNCTIONS.relay, sweeps * FUNCTIONS.relay.seconds);
+  const sweepSeconds = sweeps * FUNCTIONS.relay.seconds + sweptRows * FUNCTIONS.relay.secondsEachSweptRow;
+  bill.calls('relay', home, 'function, sweeps', sweeps, FUNCTIONS.relay, sweepSeconds);
 
   bill.add(
     'relay',
@@ -285,72 +256,4 @@ function relay(bill: Bill, flow: Flow, home: string, away: string): void {
   bill.add('relay', away, 'arrivals told', 'sns_publish', calls + flow.backups);
   // the way back is deployed too, and finds that rows go the other way
   bill.calls('relay', away, 'function, sweeps', sweeps, FUNCTIONS.relay, sweeps * FUNCTIONS.relay.seconds);
-}
-
-type Memory = { readonly memoryGb: number };
-
-/** Lines as they come; S3's requests ask KMS, and calls of functions write logs. */
-class Bill {
-  readonly #list: PriceList;
-  readonly #lines: CostLine[] = [];
-  /** By region. */
-  readonly #requests = new Map<string, number>();
-  readonly #calls = new Map<string, number>();
-
-  constructor(list: PriceList) {
-    this.#list = list;
-  }
-
-  add(group: CostGroup, region: string, item: string, price: PriceName, quantity: number): void {
-    const { unit, per, amounts } = this.#list.prices.get(price)!;
-    const amount = amounts.get(region);
-    if (amount === undefined)
-      throw new VaultError('usage', `the list of prices has no ${price} for region ${region}`, {
-        hint: `It serves ${this.#list.regions.join(', ')}; give another list with --prices FILE.`,
-      });
-    const cost = (quantity / per) * amount;
-    if (quantity > 0) this.#lines.push({ group, region, item, price, quantity, unit, amount, per, cost });
-  }
-
-  put(group: CostGroup, region: string, item: string, quantity: number): void {
-    this.#count(this.#requests, region, quantity);
-    this.add(group, region, item, 's3_put', quantity);
-  }
-
-  get(group: CostGroup, region: string, item: string, quantity: number): void {
-    this.#count(this.#requests, region, quantity);
-    this.add(group, region, item, 's3_get', quantity);
-  }
-
-  calls(
-    group: CostGroup,
-    region: string,
-    item: string,
-    calls: number,
-    { memoryGb }: Memory,
-    seconds: number,
-  ) {
-    this.#count(this.#calls, region, calls);
-    this.add(group, region, `${item}: calls`, 'lambda_request', calls);
-    this.add(group, region, `${item}: time`, 'lambda_compute', seconds * memoryGb);
-  }
-
-  #count(sums: Map<string, number>, region: string, quantity: number): void {
-    sums.set(region, (sums.get(region) ?? 0) + quantity);
-  }
-
-  close(): Cost {
-    for (const [region, requests] of this.#requests)
-      this.add('keys', region, 'asked by S3', 'kms_request', requests / REQUESTS_PER_KMS);
-    for (const [region, calls] of this.#calls) {
-      this.add('watching', region, 'logs of functions', 'logs_ingest', (calls * LOG_BYTES) / GIB);
-      this.add('watching', region, 'logs that are kept', 'logs_storage', (calls * LOG_BYTES) / GIB);
-    }
-    const lines = COST_GROUPS.flatMap((group) => this.#lines.filter((line) => line.group === group));
-    const sum = (of: readonly CostLine[]) => of.reduce((total, { cost }) => total + cost, 0);
-    const groups = Object.fromEntries(
-      COST_GROUPS.map((group) => [group, sum(lines.filter((line) => line.group === group))]),
-    ) as Record<CostGroup, number>;
-    return { lines, groups, total: sum(lines) };
-  }
 }

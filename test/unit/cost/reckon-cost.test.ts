@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { plainInput, readPrices } from '../../../bin/commands/cost.ts';
 import { largestKnobs } from '../../../core/cost/knobs.ts';
 import { parsePrices, PRICE_NAMES, type PriceName } from '../../../core/cost/prices.ts';
-import { COST_GROUPS, flowOf, reckonCost, type CostInput } from '../../../core/cost/reckon-cost.ts';
+import { COST_GROUPS } from '../../../core/cost/bill.ts';
+import { flowOf, reckonCost, type CostInput } from '../../../core/cost/reckon-cost.ts';
 
 const MiB = 1024 ** 2;
 const GiB = 1024 ** 3;
