@@ -4,7 +4,7 @@
  * Pure.
  */
 import { VaultError } from '../errors.ts';
-import { LOG_BYTES, REQUESTS_PER_KMS } from './deployment.ts';
+import { LOG_BYTES, LOG_MONTHS, REQUESTS_PER_KMS } from './deployment.ts';
 import type { PriceList, PriceName } from './prices.ts';
 
 const GIB = 1024 ** 3;
@@ -95,7 +95,13 @@ export class Bill {
       this.add('keys', region, 'asked by S3', 'kms_request', requests / REQUESTS_PER_KMS);
     for (const [region, calls] of this.#calls) {
       this.add('watching', region, 'logs of functions', 'logs_ingest', (calls * LOG_BYTES) / GIB);
-      this.add('watching', region, 'logs that are kept', 'logs_storage', (calls * LOG_BYTES) / GIB);
+      this.add(
+        'watching',
+        region,
+        'logs that are kept',
+        'logs_storage',
+        (calls * LOG_BYTES * LOG_MONTHS) / GIB,
+      );
     }
     const lines = COST_GROUPS.flatMap((group) => this.#lines.filter((line) => line.group === group));
     const sum = (of: readonly CostLine[]) => of.reduce((total, { cost }) => total + cost, 0);

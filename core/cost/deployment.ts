@@ -20,18 +20,28 @@ export const RETENTION_EVERY_MS = 24 * 3600_000;
 /** Longest that the stream waits to fill a batch for the relay, ms: under load it is called this often. */
 export const RELAY_WINDOW_MS = 1000;
 
-/** Rows that one look of notify reads, and its calls of CloudWatch. */
-export const LOOK = { reads: 10, requests: 1 } as const;
+/** One look of notify: rows that it reads, what it keeps for the next one, and its calls of CloudWatch. */
+export const LOOK = { reads: 8, writes: 2, requests: 1 } as const;
+
+/** One call of the relay beside its pass: cluster and roles looked at, arrivals told and written down. */
+export const RELAY_CALL = { source: { reads: 3 }, target: { reads: 5, writes: 2 } } as const;
+/** The same call in the region of the replica, whose own stream wakes it as often: it sees that it has nothing to do. */
+export const RELAY_IDLE = { reads: 2, seconds: 0.1 } as const;
+
+/** Lambda asks the queue of what the relay gave up, whether there is anything or not: about so often a minute. */
+export const QUEUE_POLLS_PER_MINUTE = 15;
 
 /** GB of memory, and estimated seconds of one call. */
 export const FUNCTIONS = {
-  relay: { memoryGb: 0.5, seconds: 2, secondsEachObject: 0.3, secondsEachSweptRow: 0.0001 },
+  relay: { memoryGb: 1769 / 1024, seconds: 1, secondsEachObject: 0.2, secondsEachSweptRow: 0.00005 },
   notify: { memoryGb: 0.25, seconds: 0.5 },
   retention: { memoryGb: 0.5, seconds: 10 },
 } as const;
 
 /** Bytes of log of one call: Lambda's own three lines, and ours. */
 export const LOG_BYTES = 1000;
+/** How long logs are kept, months. */
+export const LOG_MONTHS = 3;
 
 /** With a bucket key S3 asks KMS once for about this many of its own requests. */
 export const REQUESTS_PER_KMS = 100;

@@ -27,6 +27,7 @@ export const PRICE_NAMES = [
   'logs_ingest',
   'logs_storage',
   'sns_publish',
+  'sqs_request',
 ] as const;
 export type PriceName = (typeof PRICE_NAMES)[number];
 

@@ -36,6 +36,9 @@ import {
   LOOK,
   LOOK_EVERY_MS,
   METRICS,
+  QUEUE_POLLS_PER_MINUTE,
+  RELAY_CALL,
+  RELAY_IDLE,
   RELAY_SWEEP_EVERY_MS,
   RELAY_WINDOW_MS,
   RETENTION_EVERY_MS,
@@ -213,6 +216,7 @@ function watching(bill: Bill, { drRegion }: CostInput, region: string): void {
   const looks = MONTH_MS / LOOK_EVERY_MS;
   bill.add('watching', region, 'figures put', 'cloudwatch_request', looks * LOOK.requests);
   bill.add('watching', region, 'rows read', 'dynamodb_read', looks * LOOK.reads);
+  bill.add('watching', region, 'what was seen last', 'dynamodb_write', looks * LOOK.writes);
   bill.calls('watching', region, 'function', looks, FUNCTIONS.notify, looks * FUNCTIONS.notify.seconds);
 }
 
@@ -228,7 +232,10 @@ function relay(bill: Bill, flow: Flow, home: string, away: string): void {
   const sweptRows = sweeps * segments * (flow.keptMs / MONTH_MS);
   const swept = sweptRows * rowUnits;
   const { source, target } = RELAY_PASS;
-  const read = passes * source.reads + calls * RELAY_BATCH.source.reads + segments * rowUnits;
+  const read =
+    passes * (source.reads + RELAY_CALL.source.reads) +
+    calls * RELAY_BATCH.source.reads +
+    segments * rowUnits;
   bill.add('relay', home, 'rows read', 'dynamodb_read', read);
   bill.add('relay', home, 'rows compared by sweeps', 'dynamodb_read', swept);
   bill.add('relay', home, 'how far it is', 'dynamodb_write', passes * source.writes);
@@ -245,15 +252,20 @@ function relay(bill: Bill, flow: Flow, home: string, away: string): void {
     away,
     'rows read',
     'dynamodb_read',
-    passes * target.reads + segments * RELAY_SEGMENT.target.reads,
+    passes * (target.reads + RELAY_CALL.target.reads) + segments * RELAY_SEGMENT.target.reads,
   );
   bill.add('relay', away, 'rows compared by sweeps', 'dynamodb_read', swept);
   const written =
-    passes * target.writes + calls * RELAY_BATCH.target.writes + segments * RELAY_SEGMENT.target.writes;
+    passes * target.writes +
+    calls * (RELAY_BATCH.target.writes + RELAY_CALL.target.writes) +
+    segments * RELAY_SEGMENT.target.writes;
   bill.add('relay', away, 'rows, head and their conditions', 'dynamodb_write', written);
   bill.put('relay', away, 'objects copied', objects * RELAY_SEGMENT.target.copies);
   bill.get('relay', away, 'copies looked at', objects * COPY.targetGets);
   bill.add('relay', away, 'arrivals told', 'sns_publish', calls + flow.backups);
-  // the way back is deployed too, and finds that rows go the other way
-  bill.calls('relay', away, 'function, sweeps', sweeps, FUNCTIONS.relay, sweeps * FUNCTIONS.relay.seconds);
+  // the way back is deployed too
+  bill.add('relay', away, 'the way back: rows read', 'dynamodb_read', passes * RELAY_IDLE.reads);
+  bill.calls('relay', away, 'the way back', passes, FUNCTIONS.relay, passes * RELAY_IDLE.seconds);
+  const polls = (MONTH_MS / 60_000) * QUEUE_POLLS_PER_MINUTE;
+  for (const region of [home, away]) bill.add('relay', region, 'queue of failures', 'sqs_request', polls);
 }

@@ -41,14 +41,14 @@ describe('an example reckoned by hand', () => {
     expect(flowOf(example).segments).toBeCloseTo(43_800, 6);
   });
 
-  test('write units: 8 a segment and 2 when it goes, 6 and 2 a heartbeat, 4 a run of retention', () => {
-    const writes = 43_800 * (8 + 2) + 525_600 * (6 + 2) + days * 4;
+  test('write units: 8 a segment and 2 when it goes, 6 and 2 a heartbeat, 4 a run of retention, 2 a look', () => {
+    const writes = 43_800 * (8 + 2) + 525_600 * (6 + 2) + days * 4 + 43_800 * 2;
     expect(reckonCost(example, only('dynamodb_write')).total).toBeCloseTo(writes, 3);
   });
 
   test('read units: 5 a segment, 1 by the standby; its 10 looks a second; 5 and 1 a heartbeat; 1 a minute; and what looks at all', () => {
     const program = 43_800 * (5 + 1) + 2_628_000 * 10 + 525_600 * (5 + 1) + 43_800;
-    const notify = 43_800 * 10;
+    const notify = 43_800 * 8;
     // 8 days of segments are kept, 400 bytes a row, read once a day
     const retention = days * (18 + (8 * 1440 * 400) / 4096);
     expect(reckonCost(example, only('dynamodb_read')).total).toBeCloseTo(program + notify + retention, 3);
