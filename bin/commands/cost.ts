@@ -45,7 +45,7 @@ const SETTINGS = {
 /** Where vault and replica are, where nothing is said. */
 export const REGIONS = 'eu-west-1,eu-central-1';
 
-export const PRICES_FILE = 'core/cost/prices.toml';
+export const PRICES_FILE = 'docs/prices.toml';
 
 export const cost: CommandRow = {
   path: 'cost',
@@ -55,7 +55,7 @@ functions, alarms and transfer between regions; each at the price of a dated lis
 needs neither vault nor credentials. Steady flow, all nodes up and in the region of their vault, nothing restored; no free tier, no
 tax, no traffic that leaves AWS, and not the machines of the nodes.
 
-The list that comes along was written from memory of AWS's published prices and says so: copy core/cost/prices.toml, correct it, and
+The list that comes along was written from memory of AWS's published prices and says so: copy docs/prices.toml, correct it, and
 give it by --prices before you rely on a figure. The rate is what 'SELECT pg_current_wal_lsn()' grows by. The compression of 0.4 is on
 the dear side: WAL of pgbench, which repeats itself, was stored at 0.08 of its size by zstd level 1; your own ratio is the stored
 to the raw size that 'walvault backups' shows.`,

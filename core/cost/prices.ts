@@ -1,5 +1,5 @@
 /**
- * The list of prices: which there are, and how the file that holds them is read. The file is core/cost/prices.toml, or the user's own.
+ * The list of prices: which there are, and how the file that holds them is read. The file is docs/prices.toml, or the user's own.
  *
  * Pure: text in, prices out.
  */
@@ -57,7 +57,7 @@ export type PriceList = {
 export function parsePrices(text: string, file: string): PriceList {
   const bad = (message: string, cause?: unknown) =>
     new VaultError('usage', `${file}: ${message}`, {
-      hint: 'Copy core/cost/prices.toml and change its amounts.',
+      hint: 'Copy docs/prices.toml and change its amounts.',
       cause,
     });
   let raw: Record<string, unknown>;
