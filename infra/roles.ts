@@ -21,7 +21,8 @@ export type RoleName = (typeof ROLE_NAMES)[number];
 type Side = 'own' | 'other';
 /** `control`: pk `<cluster>`; `rows`: pk `<cluster>/<system id>`. */
 type Partition = 'control' | 'rows' | 'clusters' | 'notices';
-type Folder = 'wal' | 'history' | 'backup' | 'aside' | 'logs' | 'stream' | 'control';
+/** Below `<cluster>/<system id>/`; 'node': what a node proves its rights with. `control` lies beside them, below the cluster. */
+type Folder = 'wal' | 'history' | 'backup' | 'aside' | 'logs' | 'stream' | 'node' | 'control';
 
 type Grant =
   | { objects: Folder[]; on: Side; actions: ('s3:GetObject' | 's3:PutObject' | 's3:DeleteObject')[] }
@@ -41,7 +42,7 @@ const WAL: Folder[] = ['wal', 'history', 'backup', 'aside'];
 
 /** Nodes of either region: with DR a primary may spill into the other vault, and a standby of one may come to follow the other. */
 const node = (on: Side): Grant[] => [
-  { objects: [...WAL, 'logs', 'stream'], on, actions: ['s3:GetObject', 's3:PutObject'] },
+  { objects: [...WAL, 'logs', 'stream', 'node'], on, actions: ['s3:GetObject', 's3:PutObject'] },
   { list: true, on },
   { table: ['control', 'rows'], on, actions: ['GetItem', 'Query', 'ConditionCheckItem'] },
   { table: ['rows'], on, actions: ['PutItem'] },
@@ -50,7 +51,7 @@ const node = (on: Side): Grant[] => [
 
 /** Triggers across vaults, salvage, converging: in either region the same. It deletes no object: the functions do. */
 const operator = (on: Side): Grant[] => [
-  { objects: [...WAL, 'logs', 'control'], on, actions: ['s3:GetObject', 's3:PutObject'] },
+  { objects: [...WAL, 'logs', 'node', 'control'], on, actions: ['s3:GetObject', 's3:PutObject'] },
   { list: true, on },
   {
     table: ['control', 'rows', 'clusters'],

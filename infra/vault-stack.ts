@@ -281,9 +281,10 @@ export class VaultStack extends Stack {
       // a whole processor: verifying and, where the store cannot copy by itself, carrying the bytes
       memorySize: 1769,
     });
+    const eventName = ['INSERT', 'MODIFY']; // what retention deletes is the replica's own affair
     this.#followStream(made, failed, [
-      { dynamodb: { Keys: { sk: { S: RELAYED.map((prefix) => ({ prefix })) } } } },
-      { dynamodb: { Keys: { sk: { S: ['control'] } } } },
+      { eventName, dynamodb: { Keys: { sk: { S: RELAYED.map((prefix) => ({ prefix })) } } } },
+      { eventName, dynamodb: { Keys: { sk: { S: ['control'] } } } },
     ]);
     new CfnEventSourceMapping(this, 'RelayFailed', {
       functionName: made.functionName,
@@ -292,7 +293,8 @@ export class VaultStack extends Stack {
       functionResponseTypes: ['ReportBatchItemFailures'],
       scalingConfig: { maximumConcurrency: 2 },
     });
-    this.#schedule('sweep', Schedule.rate(Duration.minutes(5)), made, { sweep: true });
+    this.#schedule('pass', Schedule.rate(Duration.minutes(5)), made, { pass: true });
+    this.#schedule('sweep', Schedule.rate(Duration.days(1)), made, { sweep: true });
     return made;
   }
 

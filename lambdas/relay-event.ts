@@ -2,9 +2,12 @@
 import type { DynamoDBStreamEvent, SQSEvent } from 'aws-lambda';
 import { rowChanges } from './stream.ts';
 
-/** By a schedule, or by a person. */
-export type SweepCall = { sweep: true; cluster?: string };
-export type RelayEvent = DynamoDBStreamEvent | SQSEvent | SweepCall;
+/**
+ * By a schedule, or by a person. pass: what lies beyond the replica's head, which is all that a lost event can be about; sweep: every row
+ * besides, which costs a read for each.
+ */
+export type PassCall = ({ pass: true } | { sweep: true }) & { cluster?: string };
+export type RelayEvent = DynamoDBStreamEvent | SQSEvent | PassCall;
 
 /** Of Lambda: records that are to be tried again. For a stream everything from the lowest of them on is. */
 export type PartialFailure = { batchItemFailures: { itemIdentifier: string }[] };
@@ -21,19 +24,17 @@ export type RelayWork = {
 /** @throws TypeError  an event of another kind */
 export function readRelayEvent(event: RelayEvent): RelayWork {
   if (!('Records' in event)) {
-    if (event.sweep !== true) throw new TypeError('the event is neither a batch nor {"sweep": true}');
-    return {
-      clusters: event.cluster === undefined ? undefined : [event.cluster],
-      sweep: true,
-      answer: undefined,
-    };
+    const sweep = 'sweep' in event && event.sweep === true;
+    if (!sweep && !('pass' in event && event.pass === true))
+      throw new TypeError('the event is none of a batch, {"pass": true} and {"sweep": true}');
+    return { clusters: event.cluster === undefined ? undefined : [event.cluster], sweep, answer: undefined };
   }
   if (isStream(event)) return readStream(event);
   const messages = event.Records.map(({ messageId }) => ({ itemIdentifier: messageId }));
   return {
-    clusters: undefined,
     // a batch that was given up says which shard it was of, and no row
-    sweep: true,
+    clusters: undefined,
+    sweep: false,
     answer: (failed) => ({ batchItemFailures: failed.size === 0 ? [] : messages }),
   };
 }

@@ -3,7 +3,7 @@
  * one, with the engine of `walvault relay`, then tells that region what has arrived. In both regions there is one; only that of the
  * active vault has anything to do, so that after a failover the rows go the other way by themselves.
  *
- * An event is a hint: lost, doubled or out of order it changes nothing, and the sweep looks at everything.
+ * An event is a hint: lost, doubled or out of order it changes nothing, and a pass each few minutes finds what none spoke of.
  */
 import { VaultError } from '../core/errors.ts';
 import { announceArrivals } from '../core/work/announce.ts';
@@ -21,7 +21,7 @@ import {
 import { readRelayEvent, type PartialFailure, type RelayEvent } from './relay-event.ts';
 import { publishArrival } from './topics.ts';
 
-/** @throws Error  a sweep failed for some cluster; a failed batch is answered, not thrown: what did not fail is not tried again */
+/** @throws Error  a scheduled pass failed for some cluster; a failed batch is answered, not thrown: what did not fail is not tried again */
 export async function handler(event: RelayEvent, call: Call): Promise<PartialFailure | undefined> {
   const work = readRelayEvent(event);
   const settings = functionSettings();

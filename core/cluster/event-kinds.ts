@@ -3,7 +3,6 @@
  */
 export const EVENT_KINDS = {
   init: 'the cluster was made in this vault',
-  upgrade: 'a database that pg_upgrade made took the place of the one before',
   replica: 'this vault was made as a replica of another',
   forget: 'another vault is no more one of this cluster',
   arm: 'the primary may archive into the replica while its own vault is out of reach',
@@ -14,6 +13,7 @@ export const EVENT_KINDS = {
   seal: 'the target has fixed where the old timeline ends',
   open: 'the target has opened its new timeline: it is the primary',
   claim: 'a node that was open already was made the primary',
+  upgrade: 'a database that pg_upgrade made took the place of the one before',
   detach: 'a standby was opened for a test',
   rejoin: 'an old primary was made a standby',
   flush: 'the primary was stopped with everything in the vault',

@@ -12,9 +12,10 @@ export const DASHBOARDS = 1;
 /** Custom metrics, each for the vault and for the cluster; and how often they are put. */
 export const METRICS = { always: 3, relay: 1, each: 2 } as const;
 
-/** Notify looks at every cluster this often, relay sweeps, retention runs, ms. */
+/** Notify looks at every cluster this often, relay passes by the schedule and sweeps, retention runs, ms. */
 export const LOOK_EVERY_MS = 60_000;
-export const RELAY_SWEEP_EVERY_MS = 5 * 60_000;
+export const RELAY_PASS_EVERY_MS = 5 * 60_000;
+export const RELAY_SWEEP_EVERY_MS = 24 * 3600_000;
 export const RETENTION_EVERY_MS = 24 * 3600_000;
 
 /** Longest that the stream waits to fill a batch for the relay, ms: under load it is called this often. */

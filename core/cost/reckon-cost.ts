@@ -39,6 +39,7 @@ import {
   QUEUE_POLLS_PER_MINUTE,
   RELAY_CALL,
   RELAY_IDLE,
+  RELAY_PASS_EVERY_MS,
   RELAY_SWEEP_EVERY_MS,
   RELAY_WINDOW_MS,
   RETENTION_EVERY_MS,
@@ -225,7 +226,8 @@ function relay(bill: Bill, flow: Flow, home: string, away: string): void {
   const { segments } = flow;
   const calls = Math.min(segments, MONTH_MS / RELAY_WINDOW_MS);
   const sweeps = MONTH_MS / RELAY_SWEEP_EVERY_MS;
-  const passes = calls + sweeps;
+  const scheduled = sweeps + MONTH_MS / RELAY_PASS_EVERY_MS;
+  const passes = calls + scheduled;
   const objects = segments + flow.backups * flow.backupObjects;
   const rowUnits = WAL_ROW_BYTES / READ_BYTES;
   // a sweep holds every row of the source against the replica
@@ -244,8 +246,8 @@ function relay(bill: Bill, flow: Flow, home: string, away: string): void {
   bill.add('relay', home, 'to the other region', 'transfer_region', bytes / GIB);
   const seconds = calls * FUNCTIONS.relay.seconds + objects * FUNCTIONS.relay.secondsEachObject;
   bill.calls('relay', home, 'function', calls, FUNCTIONS.relay, seconds);
-  const sweepSeconds = sweeps * FUNCTIONS.relay.seconds + sweptRows * FUNCTIONS.relay.secondsEachSweptRow;
-  bill.calls('relay', home, 'function, sweeps', sweeps, FUNCTIONS.relay, sweepSeconds);
+  const sweepSeconds = scheduled * FUNCTIONS.relay.seconds + sweptRows * FUNCTIONS.relay.secondsEachSweptRow;
+  bill.calls('relay', home, 'function, by the schedule', scheduled, FUNCTIONS.relay, sweepSeconds);
 
   bill.add(
     'relay',
