@@ -236,6 +236,11 @@ export class Cloud {
     client.destroy();
   }
 
+  /** The same for the buckets of the deployment. */
+  async allowHttpEverywhere(): Promise<void> {
+    for (const side of ['primary', 'dr'] as const) await this.allowHttp(this.bucket(side), REGION[side]);
+  }
+
   async close(): Promise<void> {
     for (const each of this.heard) each.close();
     await this.emulator.stop();

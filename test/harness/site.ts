@@ -56,7 +56,7 @@ export class TestSite {
   readonly vault: TestVault;
   readonly cluster = 'main';
   readonly servers = new Map<string, TestServer>();
-  private readonly options: SiteOptions;
+  protected readonly options: SiteOptions;
   protected readonly wayOf: (node?: string) => Way;
   private nextPort = 5432;
 
