@@ -5,11 +5,16 @@
 import type { DynamoDBBatchResponse, DynamoDBRecord, DynamoDBStreamEvent } from 'aws-lambda';
 import { decideNotice } from '../core/cluster/decide-notice.ts';
 import { keys, type Control, type EventRow } from '../core/cluster/facts.ts';
+import { VaultError } from '../core/errors.ts';
 import type { Vault } from '../core/vault/vault.ts';
 import { tellOnce, type Destination } from '../core/work/tell-once.ts';
 import { log } from './function.ts';
 import { rowChanges } from './stream.ts';
 
+/** As long a destination may be away. After it the others have been told, and what comes behind a whole batch must get its turn. */
+const GIVE_UP_MS = 3_600_000;
+
+/** @returns the first record that is to be brought again, with all behind it */
 export async function tellEvents(
   { Records }: DynamoDBStreamEvent,
   to: { vault: Vault; destinations: readonly Destination[]; signal: AbortSignal },
@@ -22,8 +27,17 @@ export async function tellEvents(
       to.signal.throwIfAborted();
       await tellEvent(found, to);
     } catch (error) {
-      log({ level: 'error', cluster: found.cluster, event: found.event.sk, failure: inWords(error) });
-      failed ??= found.sequence;
+      // a table that does not answer is no destination: nobody may have been told
+      const isTried = !to.signal.aborted && !(error instanceof VaultError);
+      const givenUp = isTried && ageMs(record) > GIVE_UP_MS;
+      log({
+        level: 'error',
+        cluster: found.cluster,
+        event: found.event.sk,
+        failure: inWords(error),
+        givenUp,
+      });
+      if (!givenUp) failed ??= found.sequence;
     }
   }
   return { batchItemFailures: failed === undefined ? [] : [{ itemIdentifier: failed }] };
@@ -35,7 +49,8 @@ type Found = { cluster: string; sequence: string; event: EventRow };
 function eventOf(record: DynamoDBRecord): Found | undefined {
   try {
     const [change] = rowChanges({ Records: [record] });
-    if (change?.change !== 'INSERT' || !change.sk.startsWith('event#')) return undefined;
+    if (change?.change !== 'INSERT' || !change.sk.startsWith('event#') || change.pk.startsWith('#'))
+      return undefined;
     const { cluster, sequence } = change;
     const event = change.row as unknown as EventRow | undefined;
     const texts = [event?.kind, event?.at, event?.text, cluster];
@@ -58,5 +73,8 @@ async function tellEvent(
   await tellOnce(vault.manifest, notice, destinations);
   log({ level: 'info', cluster, kind: notice.kind, told: notice.subject });
 }
+
+const ageMs = ({ dynamodb }: DynamoDBRecord): number =>
+  Date.now() - (dynamodb?.ApproximateCreationDateTime ?? Infinity) * 1000;
 
 const inWords = (error: unknown): string => (error instanceof Error ? error.message : String(error));

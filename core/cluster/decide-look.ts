@@ -300,18 +300,20 @@ function lagSubject(
     calmMs: Math.min(lagMs, CALM_MS),
     bad: {
       ...{ ...common, urgency: 'alert', title: 'the replica is behind' },
-      what: `${url} lacks ${rows} segments, the oldest ${span(seconds * 1000)} old (limit ${span(lagMs)}); ${heard}${trouble === null ? '' : `; its trouble: ${trouble}`}${doubt}`,
+      what: `${url} lacks ${segments(rows)}, the oldest ${span(seconds * 1000)} old (limit ${span(lagMs)}); ${heard}${trouble === null ? '' : `; its trouble: ${trouble}`}${doubt}`,
       means: 'In a disaster what the replica lacks is lost. Flush and switchover are refused meanwhile.',
       todo: `'walvault doctor' says why; 'walvault relay' goes on where the replica stands.`,
     },
     well: {
       ...{ ...common, urgency: 'info', title: 'the replica has caught up' },
-      what: `${url} lacks ${rows} segments, the oldest ${span(seconds * 1000)} old; ${heard}${doubt}`,
+      what: `${url} lacks ${segments(rows)}, the oldest ${span(seconds * 1000)} old; ${heard}${doubt}`,
       means: 'A disaster would cost little again.',
       todo: 'Nothing.',
     },
   };
 }
+
+const segments = (rows: number): string => `${rows} segment${rows === 1 ? '' : 's'}`;
 
 const differs = (aheadMs: number): string =>
   `at least ${span(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'} that of the notify function`;

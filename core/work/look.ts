@@ -86,9 +86,8 @@ async function readFacts(cluster: Cluster, now: Date): Promise<LookFacts> {
   if (control.role === 'active') {
     const source = { ...(await readBranch(cluster)), cluster };
     const { direct } = control;
-    const relays = (await listRows<RelayRow>(cluster, 'relay#')).filter(
-      ({ direction }) => direction === 'to',
-    );
+    // also one from which rows came last: it is to be a replica now, and no relay has turned round yet
+    const relays = await listRows<RelayRow>(cluster, 'relay#');
     for (const row of relays) {
       const { rows, seconds } = await relayLag(source, { head: row }, now);
       const { vault, at, trouble } = row;

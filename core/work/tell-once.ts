@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { keys } from '../cluster/facts.ts';
 import type { Notice } from '../cluster/notice.ts';
 import { VaultError } from '../errors.ts';
-import type { Manifest } from '../vault/manifest.ts';
+import type { Key, Manifest } from '../vault/manifest.ts';
 import { asRow, newId } from './cluster.ts';
 
 export type Destination = {
@@ -18,7 +18,7 @@ export type Destination = {
   tell(notice: Notice): Promise<void>;
 };
 
-/** pk #notices#<cluster>, sk the notice's id. */
+/** pk #notices#<cluster>, sk told#<the notice's id>: never event#, which the function's own stream would bring to it. */
 type Mark = {
   pk: string;
   sk: string;
@@ -29,6 +29,9 @@ type Mark = {
   /** For the table's TTL, s since 1970. */
   expiresAt: number;
 };
+
+export const markOf = ({ cluster, id }: Pick<Notice, 'cluster' | 'id'>): Key =>
+  keys.notice(cluster, `told#${id}`);
 
 /** A mark outlives whatever may bring its notice again, s. */
 const KEPT_S = 30 * 86_400;
@@ -47,7 +50,7 @@ export async function tellOnce(
   notice: Notice,
   destinations: readonly Destination[],
 ): Promise<void> {
-  const key = keys.notice(notice.cluster, notice.id);
+  const key = markOf(notice);
   const id = newId();
   const mark = await claim(manifest, key, id, destinations);
   if (mark === undefined) return;
@@ -64,7 +67,7 @@ export async function tellOnce(
 /** @returns undefined: all were told */
 async function claim(
   manifest: Manifest,
-  key: { pk: string; sk: string },
+  key: Key,
   id: string,
   destinations: readonly Destination[],
 ): Promise<Mark | undefined> {

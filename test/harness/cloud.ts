@@ -33,7 +33,7 @@ const root = path.resolve(import.meta.dirname, '../..');
 export class Cloud {
   readonly proxy: AwsProxy;
   readonly emulator: Emulator;
-  readonly name = 'wv';
+  readonly name = 'wvt';
   private readonly folder: string;
   private readonly config: string;
   private readonly heard: Subscription[] = [];
@@ -63,7 +63,7 @@ export class Cloud {
     mkdirSync(path.join(folder, 'home'), { recursive: true });
     writeFileSync(
       file,
-      `name = "wv"\n${config}\n[regions]\nprimary = "${REGION.primary}"\ndr = "${REGION.dr}"\n`,
+      `name = "wvt"\n${config}\n[regions]\nprimary = "${REGION.primary}"\ndr = "${REGION.dr}"\n`,
     );
     const cloud = new Cloud(folder, file, emulator, proxy);
     await cloud.cdk('bootstrap', ...Object.values(REGION).map((region) => `aws://${ACCOUNT}/${region}`));

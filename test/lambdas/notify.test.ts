@@ -9,8 +9,11 @@ import type { AttributeValue as StreamValue, DynamoDBBatchResponse, DynamoDBReco
 import { CLUSTERS, keys, type WalRow } from '../../core/cluster/facts.ts';
 import { createVault } from '../../core/vault/open-vault.ts';
 import type { Vault } from '../../core/vault/vault.ts';
+import { armSpill } from '../../core/work/arm.ts';
 import { asRow, openCluster, type Cluster } from '../../core/work/cluster.ts';
 import { reportNode } from '../../core/work/heartbeat.ts';
+import { takeOver } from '../../core/work/takeover.ts';
+import { markOf } from '../../core/work/tell-once.ts';
 import { openReplica, relayPass } from '../../core/work/relay.ts';
 import { handler } from '../../lambdas/notify.ts';
 import { makeBucket } from '../harness/buckets.ts';
@@ -23,7 +26,7 @@ import {
   type TopicAndQueue,
   type Webhook,
 } from '../harness/notice-site.ts';
-import { promote } from '../harness/promotions.ts';
+import { finishPromotion, promote } from '../harness/promotions.ts';
 import { memoryVault } from '../harness/two-vaults.ts';
 
 jest.setTimeout(30_000);
@@ -196,12 +199,20 @@ describe('events', () => {
   test('marks say who was told, and go by themselves after thirty days', async () => {
     const [init] = await records();
     await notify([init!]);
-    const mark = await vault.manifest.get(keys.notice(cluster.name, init!.dynamodb!.Keys!['sk']!.S!));
+    const id = init!.dynamodb!.Keys!['sk']!.S!;
+    const mark = await vault.manifest.get(markOf({ cluster: cluster.name, id }));
     expect(mark).toMatchObject({ told: [near.arn, far.arn, 'webhook'], telling: null });
     const days = (Number(mark!['expiresAt']) - Date.now() / 1000) / 86_400;
     expect(days).toBeGreaterThan(29.9);
     expect(days).toBeLessThanOrEqual(30);
     await arrivedEverywhere(1);
+    // what the function itself writes is brought to it by no filter for events, and would be nothing to it
+    expect(mark!.sk).toBe(`told#${id}`);
+    const { Keys, NewImage } = init!.dynamodb!;
+    const pk = { S: mark!.pk };
+    const own = { SequenceNumber: '1', Keys: { ...Keys, pk }, NewImage: { ...NewImage, pk } };
+    expect(await notify([{ eventName: 'INSERT', dynamodb: own }])).toEqual({ batchItemFailures: [] });
+    expect(await arrivedEverywhere(0)).toEqual([]);
   });
 
   test('a topic that is away keeps no other from being told, and is told alone when it is there', async () => {
@@ -232,6 +243,21 @@ describe('events', () => {
     expect(webhook.take().map(({ body }) => body['kind'])).toEqual(['init', 'trigger', 'open']);
     expect(await near.take(0)).toEqual([]);
     expect(await far.take(0)).toEqual([]);
+  });
+
+  test('a webhook that is away for more than an hour is given up, so that what comes behind gets its turn', async () => {
+    const created = (record: DynamoDBRecord, minutesAgo: number): DynamoDBRecord => ({
+      ...record,
+      dynamodb: { ...record.dynamodb, ApproximateCreationDateTime: Date.now() / 1000 - minutesAgo * 60 },
+    });
+    const [init, trigger] = await failover();
+    webhook.status = 500;
+    expect(failures(await notify([created(init!, 59)]))).toEqual(['100']);
+    expect(failures(await notify([created(init!, 61), created(trigger!, 1)]))).toEqual(['101']);
+    expect(logged.match(/"givenUp":true/g)).toHaveLength(1);
+    expect(await near.take(2)).toHaveLength(2);
+    expect(await far.take(2)).toHaveLength(2);
+    webhook.take();
   });
 
   test('only what was not told is where the stream begins again', async () => {
@@ -405,6 +431,8 @@ describe('a look', () => {
     for (let each = 0; each < 2; each++) await look(cluster.name);
     expect(webhook.take().map(({ body }) => body['kind'])).toEqual(['lag']);
     expect([...(await near.take(0)), ...(await far.take(0))]).toEqual([]);
+    expect(await vault.manifest.get(keys.notice(cluster.name, 'look'))).toMatchObject({ pending: [] });
+    expect(logged.match(/"told":/g)).toHaveLength(1);
   });
 
   test('two at once tell it once', async () => {
@@ -427,6 +455,47 @@ describe('a look', () => {
     expect(await figure('ArchiveWaitSeconds', { Vault: table, Cluster: cluster.name })).toBeGreaterThan(1e9);
     await vault.manifest.transact([
       { do: 'delete', key: { pk: CLUSTERS, sk: broken.name }, when: 'present' },
+    ]);
+  });
+
+  test('tells an armed replica that no relay ever came to', async () => {
+    const replica = await openReplica(cluster, await memoryVault());
+    await armSpill(cluster, replica);
+    await db1.archive(segment(1, 1));
+    await aged(segment(1, 1), 20 * MIN);
+    await look(cluster.name);
+    const [message] = await near.take(1);
+    expect(message!.Message).toContain('lacks 1 segment, the oldest 20 min old');
+    expect(message!.Message).toContain('no relay to it was ever heard of');
+    await far.take(1);
+    webhook.take();
+    await relayPass(cluster, replica);
+    expect(await look(cluster.name)).toEqual({ [cluster.name]: { relayLag: 0, silentNodes: 0 } });
+  });
+
+  test('a vault that took over misses the relay to the one that was active', async () => {
+    const other = await newCluster(await memoryVault(), `${cluster.name}-dr`);
+    await other.archive(segment(1, 1));
+    const replica = await openReplica(other.cluster, vault);
+    await relayPass(other.cluster, replica);
+    const dr1 = await newStandby(replica, 'dr1');
+    await takeOver(replica, async () => other.cluster, { mode: 'smart', to: 'dr1' });
+    await finishPromotion(replica, dr1);
+    await dr1.archive(segment(2, 2));
+    cluster = replica;
+    await aged(segment(2, 2), 20 * MIN);
+    const seen = (await look(replica.name)) as Record<string, { relayLag: number }>;
+    expect(Math.round(seen[replica.name]!.relayLag / 60)).toBe(20);
+    const behind = `walvault alert: ${replica.name}: the replica is behind (epoch 2)`;
+    expect(await arrivedEverywhere(1)).toEqual([behind]);
+    await relayPass(replica, other.cluster);
+    expect(await look(replica.name)).toMatchObject({ [replica.name]: { relayLag: 0 } });
+    // of two vaults that change roles each fact is told by the one where it is
+    expect(failures(await notify(await records(replica)))).toEqual([]);
+    expect((await arrivedEverywhere(3)).map((subject) => subject.split(': ')[2])).toEqual([
+      'a trigger was set (dr1, epoch 2)',
+      'a vault was made a replica (epoch 1)',
+      'a new primary is open (dr1, epoch 2)',
     ]);
   });
 
