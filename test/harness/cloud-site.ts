@@ -2,9 +2,10 @@
  * A site whose vaults are those of a deployed cloud: servers and person reach them with the keys of the roles they have. Set up the
  * person's way, as TestSite is.
  */
+import path from 'node:path';
 import { Cloud, type Side } from './cloud.ts';
 import type { TestServer } from './postgres.ts';
-import { makeScratch } from './scratch.ts';
+import { makeScratch, removeScratch } from './scratch.ts';
 import { type SiteOptions, TestSite, type Way } from './site.ts';
 import type { TestVault } from './vaults.ts';
 import { VaultView } from './vault-view.ts';
@@ -47,7 +48,22 @@ export class CloudSite extends TestSite {
     { auth = false, config = '' } = {},
   ): Promise<{ site: CloudSite; said: string }> {
     const scratch = makeScratch();
-    const cloud = await Cloud.open(scratch, { auth, config });
+    const cloud = await Cloud.open(path.join(scratch, 'cloud'), { auth, config });
+    try {
+      return await CloudSite.onCloud(options, scratch, cloud, auth);
+    } catch (error) {
+      await cloud.close();
+      await removeScratch(scratch);
+      throw error;
+    }
+  }
+
+  private static async onCloud(
+    options: SiteOptions,
+    scratch: string,
+    cloud: Cloud,
+    auth: boolean,
+  ): Promise<{ site: CloudSite; said: string }> {
     const said = await cloud.cdk('deploy');
     const own = async (role: 'node-writer' | 'operator', side: Side) =>
       auth ? await cloud.roleEnv(role, side) : cloud.rootEnv();

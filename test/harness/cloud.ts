@@ -50,7 +50,7 @@ export class Cloud {
   /**
    * Nothing is deployed yet.
    *
-   * @param folder  exists; of configuration and CDK @param config  more lines of the configuration @param auth  IAM is asked
+   * @param folder  of configuration and CDK; is made @param config  more lines of the configuration @param auth  IAM is asked
    */
   static async open(folder: string, { config = '', auth = false } = {}): Promise<Cloud> {
     const proxy = await startAwsProxy();
@@ -66,7 +66,12 @@ export class Cloud {
       `name = "wvt"\n${config}\n[regions]\nprimary = "${REGION.primary}"\ndr = "${REGION.dr}"\n`,
     );
     const cloud = new Cloud(folder, file, emulator, proxy);
-    await cloud.cdk('bootstrap', ...Object.values(REGION).map((region) => `aws://${ACCOUNT}/${region}`));
+    try {
+      await cloud.cdk('bootstrap', ...Object.values(REGION).map((region) => `aws://${ACCOUNT}/${region}`));
+    } catch (error) {
+      await cloud.close();
+      throw error;
+    }
     if (auth)
       for (const region of Object.values(REGION))
         await cloud.allowHttp(`cdk-hnb659fds-assets-${ACCOUNT}-${region}`, region);
