@@ -3,7 +3,14 @@
  * description leads there.
  */
 import { Duration } from 'aws-cdk-lib';
-import { ComparisonOperator, Metric, Stats, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch';
+import {
+  ComparisonOperator,
+  type IMetric,
+  MathExpression,
+  Metric,
+  Stats,
+  TreatMissingData,
+} from 'aws-cdk-lib/aws-cloudwatch';
 import type { Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { METRICS, NAMESPACE, type MetricName } from '../core/cluster/metrics.ts';
@@ -22,7 +29,7 @@ export type AlarmRow = {
   /** One sentence: what is wrong when it rings. */
   says: string;
   /** undefined: not in this deployment. */
-  metric(watched: Watched): Metric | undefined;
+  metric(watched: Watched): IMetric | undefined;
   threshold: number | ((watched: Watched) => number);
   /** How many periods of the metric in a row. */
   periods: number;
@@ -42,10 +49,26 @@ const errors = (of: LambdaFunction | undefined): Metric | undefined =>
   of?.metricErrors({ statistic: Stats.SUM, period: Duration.minutes(5) });
 const waiting = (queue: Queue | undefined): Metric | undefined =>
   queue?.metricApproximateNumberOfMessagesVisible({ statistic: Stats.MAXIMUM, period: Duration.minutes(5) });
-const ofTable = (metricName: string, table: string): Metric =>
-  new Metric({
-    ...{ namespace: 'AWS/DynamoDB', metricName, statistic: Stats.SUM, period: Duration.minutes(5) },
-    dimensionsMap: { TableName: table },
+/** Of the table as a whole; DynamoDB counts what it throttles so, and ThrottledRequests by operation only. */
+export const THROTTLED = ['ReadThrottleEvents', 'WriteThrottleEvents'] as const;
+/** What the program asks DynamoDB for: it counts errors of its own by operation only. */
+const OPERATIONS = ['GetItem', 'Query', 'TransactWriteItems'] as const;
+
+/** Several figures of the table, one of which is missing where nothing happened, as their sum. */
+const sumOf = (table: string, each: readonly { metricName: string; operation?: string }[]): IMetric =>
+  new MathExpression({
+    expression: 'SUM(METRICS())',
+    label: each.map(({ metricName, operation }) => operation ?? metricName).join(' + '),
+    period: Duration.minutes(5),
+    usingMetrics: Object.fromEntries(
+      each.map(({ metricName, operation }, index) => [
+        `m${index}`,
+        new Metric({
+          ...{ namespace: 'AWS/DynamoDB', metricName, statistic: Stats.SUM },
+          dimensionsMap: { TableName: table, ...(operation === undefined ? {} : { Operation: operation }) },
+        }),
+      ]),
+    ),
   });
 const MINUTE = Duration.minutes(1);
 
@@ -121,13 +144,21 @@ export const ALARMS: readonly AlarmRow[] = [
   {
     id: 'table-throttled',
     says: 'DynamoDB throttles requests to the manifest: archiving and following are slower.',
-    metric: ({ table }) => ofTable('ThrottledRequests', table),
+    metric: ({ table }) =>
+      sumOf(
+        table,
+        THROTTLED.map((metricName) => ({ metricName })),
+      ),
     ...{ threshold: 10, periods: 3, missing: 'is well' },
   },
   {
     id: 'table-errors',
     says: 'DynamoDB answers requests to the manifest with errors of its own.',
-    metric: ({ table }) => ofTable('SystemErrors', table),
+    metric: ({ table }) =>
+      sumOf(
+        table,
+        OPERATIONS.map((operation) => ({ metricName: 'SystemErrors', operation })),
+      ),
     ...{ threshold: 10, periods: 3, missing: 'is well' },
   },
 ];

@@ -11,11 +11,13 @@ import { describeFailure, VaultError } from '../core/errors.ts';
 import { CONFIGURATION_KEYS, readConfiguration, type Configuration } from './configuration.ts';
 import { VaultStack } from './vault-stack.ts';
 
-const bundles = path.resolve(import.meta.dirname, '../dist/lambdas');
+/** Made by bin/launcher/build.mjs. */
+const BUNDLES = path.resolve(import.meta.dirname, '../dist/lambdas');
 
 export function makeApp(
   configuration: Configuration,
   app: App = new App(),
+  bundles: string = BUNDLES,
 ): { app: App; stacks: VaultStack[] } {
   const { name, regions } = configuration;
   const stacks = (['primary', 'dr'] as const).flatMap((side) => {

@@ -2,8 +2,9 @@
  * One region of a deployment: the vault (bucket and table), the functions that work for it, what wakes them, what they tell, who watches
  * them, and the roles. Both regions are the same stack; what differs is which one it calls the other.
  *
- * Bucket, table and key outlive the stack. Deployed again beside them it takes them up by their names:
- * `npm run deploy -- --import-existing-resources`.
+ * Bucket, table and key outlive the stack. Deployed again beside them it takes up bucket and table by their names, and the key by its ARN:
+ * `npm run deploy -- --import-existing-resources`, with kms.primary and kms.dr. The key's alias stays, too: it says which key that is, and a
+ * new key cannot take its place unseen, under which no role could read the old objects.
  *
  * Rests on: AWS Lambda Developer Guide, "Using AWS Lambda with Amazon DynamoDB" (partial batch responses, bisecting, failure destinations);
  * Amazon S3 User Guide, "Enforcing conditional writes" (a policy on s3:if-none-match refuses CopyObject, too).
@@ -21,12 +22,13 @@ import {
   ArnPrincipal,
   CompositePrincipal,
   Effect,
+  InstanceProfile,
   PolicyDocument,
   PolicyStatement,
   Role,
   ServicePrincipal,
 } from 'aws-cdk-lib/aws-iam';
-import { type IKey, Key } from 'aws-cdk-lib/aws-kms';
+import { Alias, type IKey, Key } from 'aws-cdk-lib/aws-kms';
 import {
   Architecture,
   CfnEventSourceMapping,
@@ -50,7 +52,7 @@ import { METRICS, NAMESPACE } from '../core/cluster/metrics.ts';
 import { environmentOf, type FunctionName } from '../core/settings/environment.ts';
 import { parseSetting } from '../core/settings/read.ts';
 import { SETTINGS } from '../core/settings/settings.ts';
-import { ALARMS, comparisonOf, linkOf, missingOf, type Watched } from './alarms.ts';
+import { ALARMS, comparisonOf, linkOf, missingOf, THROTTLED, type Watched } from './alarms.ts';
 import type { Configuration } from './configuration.ts';
 import { namesOf, type Region } from './names.ts';
 import { statementsOf, type Places, type RoleName } from './roles.ts';
@@ -94,6 +96,7 @@ export class VaultStack extends Stack {
     const bucket = this.#makeBucket();
 
     const notices = this.#makeTopic('notices');
+    this.#letAlarmsIn(notices);
     this.#makeTopic('arrivals');
     const { email } = configuration.notify;
     if (email !== undefined) notices.addSubscription(new EmailSubscription(email));
@@ -126,7 +129,7 @@ export class VaultStack extends Stack {
     this.#makePersonRoles(places);
     this.#protectObjects(bucket);
     this.#makeAlarms(notices, { table: this.#own.table, functions, dead, limits: this.#limits() });
-    this.#makeDashboard(functions);
+    this.#makeDashboard(functions, [...Object.values(dead), relayFailed]);
     this.#makeOutputs(dead.relay);
     Tags.of(this).add('walvault', configuration.name);
   }
@@ -134,12 +137,16 @@ export class VaultStack extends Stack {
   #makeKey(): IKey {
     const given = this.#configuration.kms[this.#side];
     if (given !== undefined) return Key.fromKeyArn(this, 'Key', given);
-    return new Key(this, 'Key', {
-      alias: this.#own.keyAlias,
+    const key = new Key(this, 'Key', {
       description: `walvault ${this.#configuration.name}: objects of the vault`,
       enableKeyRotation: true,
       removalPolicy: RemovalPolicy.RETAIN,
     });
+    new Alias(this, 'KeyAlias', {
+      ...{ aliasName: this.#own.keyAlias, targetKey: key },
+      removalPolicy: RemovalPolicy.RETAIN,
+    });
+    return key;
   }
 
   #makeTable(): Table {
@@ -219,6 +226,23 @@ export class VaultStack extends Stack {
     });
   }
 
+  /** A policy of its own (that of enforceSSL) takes the place of a topic's first one, by which alarms of the account were let in. */
+  #letAlarmsIn(notices: Topic): void {
+    const alarms = `arn:${Aws.PARTITION}:cloudwatch:${this.#own.region}:${Aws.ACCOUNT_ID}:alarm:${this.#configuration.name}-*`;
+    notices.addToResourcePolicy(
+      new PolicyStatement({
+        sid: 'AlarmsOfThisStack',
+        principals: [new ServicePrincipal('cloudwatch.amazonaws.com')],
+        actions: ['sns:Publish'],
+        resources: [notices.topicArn],
+        conditions: {
+          ArnLike: { 'aws:SourceArn': alarms },
+          StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID },
+        },
+      }),
+    );
+  }
+
   #makeQueue(what: string, more: ConstructorParameters<typeof Queue>[2] = {}): Queue {
     return new Queue(this, `Queue-${what}`, {
       queueName: `${this.#configuration.name}-${what}`,
@@ -237,7 +261,7 @@ export class VaultStack extends Stack {
       memorySize: 512,
       deadLetterQueue: dead,
     });
-    this.#schedule('retention', Schedule.expression(schedule), made, {});
+    this.#schedule('retention', Schedule.expression(schedule), made, {}, dead);
     return made;
   }
 
@@ -251,9 +275,11 @@ export class VaultStack extends Stack {
         { vault: this.#own.url, noticeTopics: topics.join(','), ...settings },
         isKnown,
       ),
-      grants: [sendTo(dead), this.#readStream()],
+      grants: [sendTo(dead), ...this.#readStream()],
       memorySize: 256,
       timeout: Duration.minutes(2),
+      // a look that failed is not made up for: the next one, a minute later, sees the same and more
+      ...{ retryAttempts: 0, maxEventAge: Duration.minutes(5) },
     });
     this.#followStream(made, dead, [
       { eventName: ['INSERT'], dynamodb: { Keys: { sk: { S: [{ prefix: 'event#' }] } } } },
@@ -272,7 +298,7 @@ export class VaultStack extends Stack {
       ),
       grants: [
         sendTo(failed),
-        this.#readStream(),
+        ...this.#readStream(),
         new PolicyStatement({
           actions: ['sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes'],
           resources: [failed.queueArn],
@@ -306,6 +332,8 @@ export class VaultStack extends Stack {
       memorySize: number;
       timeout?: Duration;
       deadLetterQueue?: Queue;
+      retryAttempts?: number;
+      maxEventAge?: Duration;
     },
   ): LambdaFunction {
     const { grants, ...props } = made;
@@ -355,11 +383,15 @@ export class VaultStack extends Stack {
     };
   }
 
-  #readStream(): PolicyStatement {
-    return new PolicyStatement({
-      actions: ['dynamodb:DescribeStream', 'dynamodb:GetRecords', 'dynamodb:GetShardIterator'],
-      resources: [this.#table.tableStreamArn!],
-    });
+  /** Lambda refuses an event source whose role cannot list streams, which IAM allows for all of them or for none. */
+  #readStream(): PolicyStatement[] {
+    return [
+      new PolicyStatement({
+        actions: ['dynamodb:DescribeStream', 'dynamodb:GetRecords', 'dynamodb:GetShardIterator'],
+        resources: [this.#table.tableStreamArn!],
+      }),
+      new PolicyStatement({ actions: ['dynamodb:ListStreams'], resources: ['*'] }),
+    ];
   }
 
   #followStream(to: LambdaFunction, failures: Queue, patterns: object[]): void {
@@ -378,7 +410,14 @@ export class VaultStack extends Stack {
     });
   }
 
-  #schedule(id: string, schedule: Schedule, target: LambdaFunction, event: Record<string, unknown>): void {
+  /** @param undelivered  takes calls that did not reach the function */
+  #schedule(
+    id: string,
+    schedule: Schedule,
+    target: LambdaFunction,
+    event: Record<string, unknown>,
+    undelivered?: Queue,
+  ): void {
     new Rule(this, `Schedule-${id}`, {
       ruleName: `${this.#configuration.name}-${id}`,
       schedule,
@@ -388,6 +427,7 @@ export class VaultStack extends Stack {
           event: RuleTargetInput.fromObject(event),
           maxEventAge: Duration.minutes(5),
           retryAttempts: 2,
+          ...(undelivered === undefined ? {} : { deadLetterQueue: undelivered }),
         }),
       ],
     });
@@ -401,7 +441,7 @@ export class VaultStack extends Stack {
         : principals.map((arn) => new ArnPrincipal(arn));
     for (const name of ['node-writer', 'node-reader', 'operator'] as const satisfies RoleName[]) {
       const isNode = name !== 'operator';
-      new Role(this, `Role-${name}`, {
+      const role = new Role(this, `Role-${name}`, {
         roleName: this.#own.role(name),
         // a server on EC2 has its role by its instance; any other takes it by STS
         assumedBy: new CompositePrincipal(
@@ -411,6 +451,8 @@ export class VaultStack extends Stack {
         inlinePolicies: { vault: new PolicyDocument({ statements: statementsOf(name, places) }) },
         maxSessionDuration: Duration.hours(12),
       });
+      if (isNode)
+        new InstanceProfile(this, `Profile-${name}`, { role, instanceProfileName: this.#own.role(name) });
     }
   }
 
@@ -439,7 +481,7 @@ export class VaultStack extends Stack {
     }
   }
 
-  #makeDashboard(functions: Watched['functions']): void {
+  #makeDashboard(functions: Watched['functions'], queues: readonly (Queue | undefined)[]): void {
     const perCluster = (metric: keyof typeof METRICS) =>
       new MathExpression({
         expression: `SEARCH('{${NAMESPACE},Vault,Cluster} Vault="${this.#own.table}" MetricName="${METRICS[metric].name}"', 'Maximum', 60)`,
@@ -447,7 +489,7 @@ export class VaultStack extends Stack {
         usingMetrics: {},
       });
     const all = Object.values(functions).filter((each) => each !== undefined);
-    const consumed = ['ConsumedReadCapacityUnits', 'ConsumedWriteCapacityUnits', 'ThrottledRequests'].map(
+    const ofTable = ['ConsumedReadCapacityUnits', 'ConsumedWriteCapacityUnits', ...THROTTLED].map(
       (metricName) =>
         new Metric({
           ...{ namespace: 'AWS/DynamoDB', metricName, statistic: 'Sum', period: Duration.minutes(1) },
@@ -463,7 +505,15 @@ export class VaultStack extends Stack {
             left: [perCluster('archiveWait')],
             width: 8,
           }),
-          new GraphWidget({ title: 'Other region behind, s', left: [perCluster('relayLag')], width: 8 }),
+          ...(this.#other === undefined
+            ? []
+            : [
+                new GraphWidget({
+                  title: 'Other region behind, s',
+                  left: [perCluster('relayLag')],
+                  width: 8,
+                }),
+              ]),
           new GraphWidget({ title: 'Silent nodes', left: [perCluster('silentNodes')], width: 8 }),
         ],
         [
@@ -477,8 +527,13 @@ export class VaultStack extends Stack {
             left: all.map((each) => each.metricDuration()),
             width: 8,
           }),
-          new GraphWidget({ title: 'Table', left: consumed, width: 8 }),
+          new GraphWidget({
+            title: 'Messages in queues',
+            left: queues.flatMap((each) => each?.metricApproximateNumberOfMessagesVisible() ?? []),
+            width: 8,
+          }),
         ],
+        [new GraphWidget({ title: 'Table', left: ofTable, width: 24 })],
       ],
     });
   }
@@ -488,6 +543,11 @@ export class VaultStack extends Stack {
       new CfnOutput(this, id, { value, description });
     const { url, role, noticesTopic, arrivalsTopic } = this.#own;
     say('VaultUrl', url, 'the vault of this region');
+    say(
+      'KeyArn',
+      this.#key.keyArn,
+      'KMS key of the objects: it outlives the stack, and is named when it is deployed again',
+    );
     if (this.#side === 'primary') {
       const cluster = this.#configuration.clusters?.[0] ?? 'main';
       say(
