@@ -32,6 +32,8 @@ export type Configuration = {
   noncurrentDays: number;
   /** Begin of the links to runbook pages in alarms: `https://…/docs/runbook/`. */
   runbookUrl: string;
+  /** Bucket, table and key are there already, left by an earlier deployment of this name. */
+  adopt: boolean;
 };
 
 const RETENTION = [
@@ -81,6 +83,10 @@ const KEY_ARN = text(
   'the ARN of a KMS key (arn:aws:kms:…:key/…)',
 );
 
+/** Its alarm rings after two days without a run: a schedule that comes more seldom would let it ring for ever. */
+const DAILY =
+  /^(rate\((1 (minute|hour|day)|([2-9]|[1-9]\d{1,2}) minutes|([2-9]|1\d|2[0-4]) hours)\)|cron\([\d*/,-]+ [\d*/,-]+ (\* \* \?|\? \* \*) \*\))$/;
+
 const KEYS: Record<string, Reader> = {
   // with the account's number and the region it has to fit the 63 characters of a bucket
   name: text(/^[a-z][a-z0-9-]{1,28}[a-z0-9]$/, 'a name of 3 to 30 lower-case letters, digits and -'),
@@ -92,8 +98,8 @@ const KEYS: Record<string, Reader> = {
   ),
   clusters: each(text(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'the name of a cluster')),
   'retention.schedule': text(
-    /^(rate\(\d+ (minutes?|hours?|days?)\)|cron\([^)]+\))$/,
-    "a schedule of EventBridge: 'rate(1 day)' or 'cron(…)'",
+    DAILY,
+    "a schedule of EventBridge that comes each day: 'rate(1 day)', 'rate(12 hours)' or 'cron(30 3 * * ? *)'",
   ),
   ...Object.fromEntries(RETENTION.map((name) => [`retention.${keyOf(name)}`, asSetting(name)])),
   ...Object.fromEntries(NOTIFY.map((name) => [`notify.${keyOf(name)}`, asSetting(name)])),
@@ -113,6 +119,10 @@ const KEYS: Record<string, Reader> = {
   ),
   noncurrent_days: whole(1, 36500),
   runbook_url: text(/^https?:\/\/\S+$/, 'an http:// or https:// URL'),
+  adopt: (value) => {
+    if (!['true', 'false'].includes(String(value))) throw new RangeError('is neither true nor false');
+    return String(value) === 'true';
+  },
 };
 
 /** Every key, for docs and for the context that the app asks for. */
@@ -208,14 +218,33 @@ function asConfiguration(values: Record<string, unknown>, file: string): Configu
     principals: at('nodes.principals') ?? [],
     noncurrentDays: at('noncurrent_days') ?? 30,
     runbookUrl: at('runbook_url') ?? '',
+    adopt: at('adopt') ?? false,
   };
 }
 
-function checkTogether({ regions, kms, objectLock, noncurrentDays }: Configuration, file: string): void {
+function checkTogether(configuration: Configuration, file: string): void {
+  const { name, regions, kms, objectLock, noncurrentDays, adopt } = configuration;
   if (regions.primary === regions.dr)
     throw new VaultError('usage', `regions.dr in ${file} is the primary region itself`, {
       hint: 'Name another region, or leave it out: one region alone works, too.',
     });
+  if (regions.dr !== undefined && partitionOf(regions.primary) !== partitionOf(regions.dr))
+    throw new VaultError(
+      'usage',
+      `regions.primary and regions.dr in ${file} lie in different partitions of AWS`,
+      {
+        hint: 'No role reaches from one into the other (China, GovCloud and the rest are apart): name regions of one.',
+      },
+    );
+  for (const side of ['primary', 'dr'] as const)
+    if (adopt && regions[side] !== undefined && kms[side] === undefined)
+      throw new VaultError(
+        'usage',
+        `the bucket in ${regions[side]} is taken up again, and kms.${side} is not given`,
+        {
+          hint: `Only under its old key its objects can be read: aws kms describe-key --region ${regions[side]} --key-id alias/${name} --query KeyMetadata.Arn`,
+        },
+      );
   for (const side of ['primary', 'dr'] as const) {
     const key = kms[side];
     if (key === undefined) continue;
@@ -239,4 +268,9 @@ function checkTogether({ regions, kms, objectLock, noncurrentDays }: Configurati
         hint: 'S3 keeps a version as long as its lock: set noncurrent_days to at least as much, so that both say the same.',
       },
     );
+}
+
+/** Of a region: aws, aws-cn, aws-us-gov, …: apart from each other in everything. */
+function partitionOf(region: string): string {
+  return /^(cn|us-gov|us-isob|us-isof|us-iso|eu-isoe|eusc)-/.exec(region)?.[1] ?? 'aws';
 }

@@ -6,7 +6,7 @@
  *   npm run synth -- --config walvault.toml           the templates, into cdk.out of this folder; no account is needed
  *   npm run destroy -- --config walvault.toml         the stacks; bucket, table and key stay
  *
- * Everything else is the CDK's own: `-c key=value`, `--profile`, `--require-approval`, `--import-existing-resources`.
+ * Everything else is the CDK's own: `-c key=value`, `--profile`, `--require-approval`, `--import-existing-resources` (after a destroy).
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -24,6 +24,8 @@ try {
   const status = await cdk([
     ...wordsOf(command),
     ...context(config),
+    // checked with the configuration: bucket and table are found by name, the key is not
+    ...(args.includes('--import-existing-resources') ? ['-c', 'adopt=true'] : []),
     ...args,
     ...(command === 'bootstrap' ? regionsOf(config, args) : []),
   ]);
