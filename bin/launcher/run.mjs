@@ -42,9 +42,12 @@ const everyPair = ['file', 's3']
 
 const COMMANDS = {
   demo: { run: ['dist/walvault.cjs', 'demo'], needs: [] },
-  test: jest(['test/unit', 'test/contract', 'test/system/main-job'], {
-    env: { WALVAULT_TEST_PAIRS: '18:file' },
-  }),
+  test: jest(
+    ['test/unit', 'test/contract', 'test/infra/template', 'test/infra/configuration', 'test/system/main-job'],
+    {
+      env: { WALVAULT_TEST_PAIRS: '18:file' },
+    },
+  ),
   'test:unit': jest(['test/unit']),
   'test:contract': jest(['test/contract'], {
     env: { WALVAULT_TEST_AWS: '1' },

@@ -1,0 +1,592 @@
+/** What the stacks would make: from the templates, with references put in as an account would. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { ALARMS } from '../../infra/alarms.ts';
+import { ROLE_NAMES, type RoleName } from '../../infra/roles.ts';
+import { listOf, statementsOf, type Policy, type Request } from '../harness/iam.ts';
+import { ACCOUNT, synthesise, type DeployedTemplate } from '../harness/template.ts';
+
+const alone = synthesise('[regions]\nprimary = "eu-west-1"').primary;
+const pair = synthesise('prefix = "prod"\n[regions]\nprimary = "eu-west-1"\ndr = "eu-central-1"');
+const [west, central] = [pair.primary, pair.dr!];
+const GIVEN_KEY = `arn:aws:kms:eu-west-1:${ACCOUNT}:key/11111111-2222-3333-4444-555555555555`;
+const special = synthesise(`
+  name = "acme"
+  clusters = ["main", "crm"]
+  noncurrent_days = 90
+  runbook_url = "https://git.example.com/docs/runbook"
+  regions.primary = "eu-west-1"
+  retention.keep_backups = 4
+  retention.schedule = "cron(30 3 * * ? *)"
+  notify.email = "dba@example.com"
+  notify.lag_limit = "1h"
+  object_lock.mode = "compliance"
+  object_lock.days = 60
+  kms.primary = "${GIVEN_KEY}"
+  nodes.principals = ["arn:aws:iam::${ACCOUNT}:role/db-host"]`).primary;
+
+const every: [string, DeployedTemplate][] = [
+  ['one region alone', alone],
+  ['the primary region of two', west],
+  ['the DR region', central],
+  ['one with everything said', special],
+];
+const both: [string, DeployedTemplate, DeployedTemplate][] = [
+  ['from the primary region', west, central],
+  ['from the DR region', central, west],
+];
+const arnOfRole = (name: string): string => `arn:aws:iam::${ACCOUNT}:role/${name}`;
+
+describe.each(every)('%s', (_name, template) => {
+  test('keeps bucket, table, key and its alias when the stack goes', () => {
+    const kept = ['AWS::S3::Bucket', 'AWS::DynamoDB::Table', 'AWS::KMS::Key', 'AWS::KMS::Alias'];
+    const found = kept.flatMap((type) => template.ofType(type));
+    expect(found.length).toBe(template === special ? 2 : 4);
+    for (const { Type, DeletionPolicy, UpdateReplacePolicy } of found)
+      expect([Type, DeletionPolicy, UpdateReplacePolicy]).toEqual([Type, 'Retain', 'Retain']);
+  });
+
+  test('has a bucket that is versioned, encrypted by its key, closed to the public, and reached by TLS only', () => {
+    const { Properties } = template.one('AWS::S3::Bucket');
+    expect(Properties).toMatchObject({
+      VersioningConfiguration: { Status: 'Enabled' },
+      PublicAccessBlockConfiguration: {
+        BlockPublicAcls: true,
+        BlockPublicPolicy: true,
+        IgnorePublicAcls: true,
+        RestrictPublicBuckets: true,
+      },
+      OwnershipControls: { Rules: [{ ObjectOwnership: 'BucketOwnerEnforced' }] },
+      BucketEncryption: {
+        ServerSideEncryptionConfiguration: [
+          {
+            BucketKeyEnabled: true,
+            ServerSideEncryptionByDefault: { SSEAlgorithm: 'aws:kms', KMSMasterKeyID: keyOf(template) },
+          },
+        ],
+      },
+    });
+    expect(statementsOf([template.bucketPolicy])).toContainEqual(
+      expect.objectContaining({
+        Effect: 'Deny',
+        Action: 's3:*',
+        Condition: { Bool: { 'aws:SecureTransport': 'false' } },
+      }),
+    );
+  });
+
+  test('ends old versions, delete markers and uploads that were never finished', () => {
+    const { Rules } = template.one('AWS::S3::Bucket').Properties['LifecycleConfiguration'] as {
+      Rules: object[];
+    };
+    expect(Rules).toEqual([
+      {
+        Id: expect.any(String),
+        Status: 'Enabled',
+        NoncurrentVersionExpiration: { NoncurrentDays: template === special ? 90 : 30 },
+        ExpiredObjectDeleteMarker: true,
+        AbortIncompleteMultipartUpload: { DaysAfterInitiation: 7 },
+      },
+    ]);
+  });
+
+  test('has the table of walvault init --create-table, with recovery, protection and a stream besides', () => {
+    expect(template.one('AWS::DynamoDB::Table').Properties).toMatchObject({
+      KeySchema: [
+        { AttributeName: 'pk', KeyType: 'HASH' },
+        { AttributeName: 'sk', KeyType: 'RANGE' },
+      ],
+      AttributeDefinitions: [
+        { AttributeName: 'pk', AttributeType: 'S' },
+        { AttributeName: 'sk', AttributeType: 'S' },
+      ],
+      BillingMode: 'PAY_PER_REQUEST',
+      PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true },
+      DeletionProtectionEnabled: true,
+      StreamSpecification: { StreamViewType: 'NEW_IMAGE' },
+      TimeToLiveSpecification: { AttributeName: 'expiresAt', Enabled: true },
+    });
+  });
+
+  test('runs each function on Node 24 and arm64, logs for three months, and lets nobody else do its work', () => {
+    const functions = template.ofType('AWS::Lambda::Function');
+    expect(functions.length).toBe([west, central].includes(template) ? 3 : 2);
+    for (const { Properties } of functions) {
+      expect(Properties).toMatchObject({
+        Runtime: 'nodejs24.x',
+        Architectures: ['arm64'],
+        Handler: 'index.handler',
+      });
+      const name = String(Properties['FunctionName']);
+      template.one('AWS::Logs::LogGroup', { LogGroupName: `/aws/lambda/${name}`, RetentionInDays: 90 });
+      const role = template.one('AWS::IAM::Role', {
+        RoleName: roleOf(template, name.split('-').at(-1) as RoleName),
+      });
+      expect(Properties['Role']).toBe(arnOfRole(String(role.Properties['RoleName'])));
+    }
+    // what a construct adds by itself would stand in a policy of its own
+    expect(template.ofType('AWS::IAM::Policy')).toEqual([]);
+  });
+
+  test('reads the stream with partial failures, halving, few attempts, and a queue for what is given up', () => {
+    const sources = template
+      .ofType('AWS::Lambda::EventSourceMapping')
+      .map(({ Properties }) => Properties)
+      .filter((source) => String(source['EventSourceArn']).includes(':dynamodb:'));
+    expect(sources.length).toBe([west, central].includes(template) ? 2 : 1);
+    const isQueue = template
+      .ofType('AWS::SQS::Queue')
+      .map(({ Properties }) => queueArn(template, Properties['QueueName']));
+    for (const source of sources) {
+      expect(source).toMatchObject({
+        FunctionResponseTypes: ['ReportBatchItemFailures'],
+        BisectBatchOnFunctionError: true,
+        MaximumRetryAttempts: 5,
+        MaximumRecordAgeInSeconds: 6 * 3600,
+        StartingPosition: 'TRIM_HORIZON',
+      });
+      const { OnFailure } = source['DestinationConfig'] as { OnFailure: { Destination: string } };
+      expect(isQueue).toContain(OnFailure.Destination);
+    }
+  });
+
+  test('lays a run of retention aside that failed or never reached its function', () => {
+    const dead = queueArn(template, `${nameOf(template)}-retention-dead`);
+    const retention = template.one('AWS::Lambda::Function', {
+      FunctionName: `${nameOf(template)}-retention`,
+    });
+    expect(retention.Properties['DeadLetterConfig']).toEqual({ TargetArn: dead });
+    const [target] = targetsOf(template, 'retention');
+    expect(target).toMatchObject({ DeadLetterConfig: { Arn: dead }, RetryPolicy: expect.any(Object) });
+    expect(template.may(roleOf(template, 'retention'), on(dead, 'sqs:SendMessage'))).toBe(true);
+  });
+
+  test('has alarms that tell the notices topic, say what they mean, and lead to their section', () => {
+    const alarms = template.ofType('AWS::CloudWatch::Alarm').map(({ Properties }) => Properties);
+    const isPair = [west, central].includes(template);
+    const ids = ALARMS.map(({ id }) => id).filter((id) => isPair || !id.startsWith('relay-'));
+    expect(alarms.map(({ AlarmName }) => AlarmName).sort()).toEqual(
+      ids.map((id) => `${nameOf(template)}-${id}`).sort(),
+    );
+    const before = template === special ? 'https://git.example.com/docs/runbook/' : 'docs/runbook/';
+    const topic = template.outputs['NoticesTopic'];
+    for (const alarm of alarms) {
+      const id = String(alarm['AlarmName']).slice(nameOf(template).length + 1);
+      expect(alarm['AlarmDescription']).toMatch(/^[A-Z].+\. What to do: \S+$/);
+      expect(alarm['AlarmDescription']).toMatch(new RegExp(` ${before}alarms\\.md#${id}$`));
+      expect([alarm['AlarmActions'], alarm['OKActions']]).toEqual([[topic], [topic]]);
+    }
+  });
+
+  test('lets CloudWatch tell the notices topic, and none but the alarms of this deployment', () => {
+    const topic = template.outputs['NoticesTopic']!;
+    const statements = statementsOf(
+      template
+        .ofType('AWS::SNS::TopicPolicy')
+        .filter(({ Properties }) => listOf(Properties['Topics']).includes(topic))
+        .map(({ Properties }) => Properties['PolicyDocument'] as Policy),
+    );
+    const allowed = statements.filter(({ Effect }) => Effect === 'Allow');
+    expect(allowed).toEqual([
+      {
+        Sid: expect.any(String),
+        Effect: 'Allow',
+        Principal: { Service: 'cloudwatch.amazonaws.com' },
+        Action: 'sns:Publish',
+        Resource: topic,
+        Condition: {
+          ArnLike: {
+            'aws:SourceArn': `arn:aws:cloudwatch:${template.region}:${ACCOUNT}:alarm:${nameOf(template)}-*`,
+          },
+          StringEquals: { 'aws:SourceAccount': ACCOUNT },
+        },
+      },
+    ]);
+  });
+
+  test('encrypts queues, and takes messages by TLS only', () => {
+    const queues = template.ofType('AWS::SQS::Queue').map(({ Properties }) => Properties);
+    const policies = template.ofType('AWS::SQS::QueuePolicy').map(({ Properties }) => Properties);
+    for (const { QueueName, SqsManagedSseEnabled } of queues) {
+      expect([QueueName, SqsManagedSseEnabled]).toEqual([QueueName, true]);
+      const [policy] = policies.filter(({ Queues }) =>
+        String(listOf(Queues)[0]).endsWith(`/${String(QueueName)}`),
+      );
+      expect(statementsOf([policy!['PolicyDocument'] as Policy])).toContainEqual(
+        expect.objectContaining({ Effect: 'Deny', Condition: { Bool: { 'aws:SecureTransport': 'false' } } }),
+      );
+    }
+  });
+
+  test.each(ROLE_NAMES)('grants %s single actions on named places', (role) => {
+    const found = template
+      .ofType('AWS::IAM::Role')
+      .filter(({ Properties }) => Properties['RoleName'] === roleOf(template, role));
+    expect(found.length).toBe(role === 'relay' && ![west, central].includes(template) ? 0 : 1);
+    const policies = found.flatMap(
+      ({ Properties }) => Properties['Policies'] as { PolicyDocument: Policy }[],
+    );
+    for (const { Effect, Action, Resource, Condition } of statementsOf(
+      policies.map(({ PolicyDocument }) => PolicyDocument),
+    )) {
+      expect(Effect).toBe('Allow');
+      for (const action of listOf(Action)) expect(action).not.toContain('*');
+      if (!listOf(Resource).includes('*')) continue;
+      // two that IAM allows for everything or for nothing
+      if (Action === 'cloudwatch:PutMetricData')
+        expect(Condition).toEqual({ StringEquals: { 'cloudwatch:namespace': 'walvault' } });
+      else expect(Action).toBe('dynamodb:ListStreams');
+    }
+  });
+
+  test('lets nodes put and read, never delete, never touch control or its objects', () => {
+    const writer = roleOf(template, 'node-writer');
+    const may = (request: Request) => template.may(writer, request, [template.bucketPolicy]);
+    for (const folder of ['wal/00000001', 'history', 'backup/1', 'aside/3/db1', 'logs/db1', 'node']) {
+      const object = objectArn(template, `main/7301/${folder}/file`);
+      expect([folder, may(put(object)), may(on(object, 's3:GetObject'))]).toEqual([folder, true, true]);
+      expect(may(on(object, 's3:DeleteObject'))).toBe(false);
+      expect(may(on(object, 's3:DeleteObjectVersion'))).toBe(false);
+    }
+    expect(may(put(objectArn(template, 'main/control/7-abc.json')))).toBe(false);
+    const table = tableArn(template);
+    for (const action of ['PutItem', 'GetItem', 'Query', 'ConditionCheckItem'])
+      expect([action, may(row(table, action, 'main/7301'))]).toEqual([action, true]);
+    for (const action of ['DeleteItem', 'UpdateItem', 'BatchWriteItem', 'Scan'])
+      expect([action, may(row(table, action, 'main/7301'))]).toEqual([action, false]);
+    for (const action of ['GetItem', 'ConditionCheckItem'])
+      expect([action, may(row(table, action, 'main'))]).toEqual([action, true]);
+    for (const partition of ['main', '#clusters', '#notices#main'])
+      for (const action of ['PutItem', 'DeleteItem'])
+        expect([action, partition, may(row(table, action, partition))]).toEqual([action, partition, false]);
+    // a request that names no partition would pass a ForAllValues alone
+    expect(may(on(table, 'dynamodb:PutItem'))).toBe(false);
+  });
+
+  test('lets nodes put under a free key only, and others copy', () => {
+    const object = objectArn(template, 'main/7301/wal/00000001/file');
+    const blind = on(object, 's3:PutObject');
+    expect(template.may(roleOf(template, 'node-writer'), blind, [template.bucketPolicy])).toBe(false);
+    expect(template.may(roleOf(template, 'node-writer'), put(object), [template.bucketPolicy])).toBe(true);
+    expect(template.may(roleOf(template, 'operator'), blind, [template.bucketPolicy])).toBe(true);
+    const [statement] = statementsOf([template.bucketPolicy]).filter(
+      ({ Sid }) => Sid === 'NodesNeverOverwrite',
+    );
+    const regions = [west, central].includes(template)
+      ? [template.region, otherOf(template).region]
+      : ['eu-west-1'];
+    expect(statement!.Condition!['ArnEquals']).toEqual({
+      'aws:PrincipalArn': regions.map((region) => arnOfRole(`${nameOf(template)}-${region}-node-writer`)),
+    });
+  });
+
+  test('lets readers read, and write nothing', () => {
+    const reader = roleOf(template, 'node-reader');
+    const object = objectArn(template, 'main/7301/wal/00000001/file');
+    expect(template.may(reader, on(object, 's3:GetObject'))).toBe(true);
+    expect(template.may(reader, put(object))).toBe(false);
+    expect(template.may(reader, row(tableArn(template), 'Query', 'main/7301'))).toBe(true);
+    for (const action of ['PutItem', 'DeleteItem', 'UpdateItem'])
+      expect(template.may(reader, row(tableArn(template), action, 'main/7301'))).toBe(false);
+  });
+
+  test('lets an operator raise an epoch, and delete no object', () => {
+    const operator = roleOf(template, 'operator');
+    expect(template.may(operator, row(tableArn(template), 'PutItem', 'main'))).toBe(true);
+    expect(template.may(operator, put(objectArn(template, 'main/control/7-abc.json')))).toBe(true);
+    const object = objectArn(template, 'main/7301/wal/00000001/file');
+    expect(template.may(operator, on(object, 's3:DeleteObject'))).toBe(false);
+  });
+
+  test('lets retention delete WAL and backups, and raise no epoch', () => {
+    const retention = roleOf(template, 'retention');
+    for (const folder of ['wal/00000001', 'backup/1'])
+      expect(
+        template.may(retention, on(objectArn(template, `main/7301/${folder}/f`), 's3:DeleteObject')),
+      ).toBe(true);
+    for (const folder of ['history', 'aside/3/db1', 'logs/db1'])
+      expect(
+        template.may(retention, on(objectArn(template, `main/7301/${folder}/f`), 's3:DeleteObject')),
+      ).toBe(false);
+    expect(
+      template.may(retention, on(objectArn(template, 'main/7301/wal/1/f'), 's3:DeleteObjectVersion')),
+    ).toBe(false);
+    expect(template.may(retention, row(tableArn(template), 'DeleteItem', 'main/7301'))).toBe(true);
+    expect(template.may(retention, row(tableArn(template), 'PutItem', 'main'))).toBe(false);
+  });
+
+  test('lets notify write its marks and publish, and nothing else', () => {
+    const notify = roleOf(template, 'notify');
+    expect(template.may(notify, row(tableArn(template), 'PutItem', '#notices#main'))).toBe(true);
+    for (const partition of ['main', 'main/7301', '#clusters'])
+      expect(template.may(notify, row(tableArn(template), 'PutItem', partition))).toBe(false);
+    expect(template.may(notify, on(template.outputs['NoticesTopic']!, 'sns:Publish'))).toBe(true);
+    expect(template.may(notify, on(template.outputs['ArrivalsTopic']!, 'sns:Publish'))).toBe(false);
+    expect(template.may(notify, on(objectArn(template, 'main/7301/wal/1/f'), 's3:GetObject'))).toBe(false);
+  });
+
+  test('lets keys be used for the vault’s objects only, and by S3', () => {
+    const role = roleOf(template, 'node-writer');
+    const viaS3 = { 'kms:ViaService': `s3.${template.region}.amazonaws.com` };
+    const decrypt = (resource: string, context: Request['context']) =>
+      template.may(role, { action: 'kms:Decrypt', resource, context });
+    expect(decrypt(keyOf(template), viaS3)).toBe(true);
+    expect(decrypt(keyOf(template), {})).toBe(false);
+    expect(decrypt(`arn:aws:kms:${template.region}:${ACCOUNT}:key/another`, viaS3)).toBe(false);
+  });
+});
+
+describe('two regions', () => {
+  test.each(both)(
+    'relay %s: reads its own vault, writes the other, tells the other’s topic',
+    (_from, own, other) => {
+      const { Variables } = own.one('AWS::Lambda::Function', { FunctionName: 'walvault-relay' }).Properties[
+        'Environment'
+      ] as { Variables: Record<string, string> };
+      expect(Variables).toMatchObject({
+        WALVAULT_VAULT: own.outputs['VaultUrl'],
+        WALVAULT_RELAY_TO: other.outputs['VaultUrl'],
+        WALVAULT_ARRIVALS_TOPIC: other.outputs['ArrivalsTopic'],
+      });
+      // the names in the URL are those that the other template gives
+      const url = new URL(Variables['WALVAULT_RELAY_TO']!);
+      expect(url.hostname).toBe(other.one('AWS::S3::Bucket').Properties['BucketName']);
+      expect(url.pathname).toBe('/prod');
+      expect(url.searchParams.get('table')).toBe(other.one('AWS::DynamoDB::Table').Properties['TableName']);
+      expect(url.searchParams.get('region')).toBe(other.region);
+
+      const relay = roleOf(own, 'relay');
+      const [from, to] = [own, other].map((side) => objectArn(side, 'main/7301/wal/00000001/file')) as [
+        string,
+        string,
+      ];
+      expect(own.may(relay, on(from, 's3:GetObject'))).toBe(true);
+      // a copy carries no condition of its own that the bucket's policy could see
+      expect(own.may(relay, on(to, 's3:PutObject'), [other.bucketPolicy])).toBe(true);
+      expect(own.may(relay, on(to, 's3:DeleteObject'))).toBe(false);
+      expect(own.may(relay, row(tableArn(other), 'PutItem', 'main'))).toBe(true);
+      expect(own.may(relay, row(tableArn(other), 'DeleteItem', 'main'))).toBe(false);
+      expect(own.may(relay, on(other.outputs['ArrivalsTopic']!, 'sns:Publish'))).toBe(true);
+      expect(own.may(relay, on(own.outputs['ArrivalsTopic']!, 'sns:Publish'))).toBe(false);
+      const viaS3 = { 'kms:ViaService': `s3.${other.region}.amazonaws.com` };
+      const generate = (alias: string) =>
+        own.may(relay, {
+          ...{ action: 'kms:GenerateDataKey', resource: keyOf(other) },
+          context: { ...viaS3, 'kms:ResourceAliases': [alias] },
+        });
+      const { AliasName } = other.one('AWS::KMS::Alias').Properties;
+      expect([generate(String(AliasName)), generate('alias/another')]).toEqual([true, false]);
+    },
+  );
+
+  test.each(both)(
+    'stream %s: wakes the relay for what a replica gets, and for a change of control',
+    (_from, own) => {
+      const source = own.one('AWS::Lambda::EventSourceMapping', {
+        FunctionName: 'walvault-relay',
+        StartingPosition: 'TRIM_HORIZON',
+      });
+      const { Filters } = source.Properties['FilterCriteria'] as { Filters: { Pattern: string }[] };
+      const wanted = Filters.map(({ Pattern }) => JSON.parse(Pattern) as unknown);
+      const eventName = ['INSERT', 'MODIFY'];
+      const prefixes = ['wal#', 'tail#', 'history#', 'backup#', 'spill#'].map((prefix) => ({ prefix }));
+      expect(wanted).toEqual([
+        { eventName, dynamodb: { Keys: { sk: { S: prefixes } } } },
+        { eventName, dynamodb: { Keys: { sk: { S: ['control'] } } } },
+      ]);
+    },
+  );
+
+  test.each(both)(
+    'what the relay gives up %s is tried again slowly, then laid aside where it can be given back',
+    (_from, own) => {
+      const [failed, dead] = ['failed', 'dead'].map((what) => queueArn(own, `walvault-relay-${what}`)) as [
+        string,
+        string,
+      ];
+      const queue = own.one('AWS::SQS::Queue', { QueueName: 'walvault-relay-failed' }).Properties;
+      expect(queue['RedrivePolicy']).toEqual({ deadLetterTargetArn: dead, maxReceiveCount: 5 });
+      const { Timeout } = own.one('AWS::Lambda::Function', { FunctionName: 'walvault-relay' }).Properties;
+      // shorter, and a message would be given out again while the first call still works on it
+      expect(Number(queue['VisibilityTimeout'])).toBeGreaterThanOrEqual(Number(Timeout));
+      const source = own.one('AWS::Lambda::EventSourceMapping', { EventSourceArn: failed });
+      expect(source.Properties).toMatchObject({
+        FunctionName: 'walvault-relay',
+        FunctionResponseTypes: ['ReportBatchItemFailures'],
+      });
+      const operator = roleOf(own, 'operator');
+      expect(own.may(operator, on(dead, 'sqs:StartMessageMoveTask'))).toBe(true);
+      expect(own.may(operator, on(failed, 'sqs:SendMessage'))).toBe(true);
+    },
+  );
+
+  test.each(both)('notify %s tells people in both', (_from, own, other) => {
+    const { Variables } = own.one('AWS::Lambda::Function', { FunctionName: 'walvault-notify' }).Properties[
+      'Environment'
+    ] as { Variables: Record<string, string> };
+    const topics = [own, other].map(({ outputs }) => outputs['NoticesTopic']);
+    expect(Variables['WALVAULT_NOTICE_TOPICS']).toBe(topics.join(','));
+    for (const topic of topics) expect(own.may(roleOf(own, 'notify'), on(topic!, 'sns:Publish'))).toBe(true);
+  });
+
+  test.each(both)('a node %s may spill into the other vault, by the same rules', (_from, own, other) => {
+    const writer = roleOf(own, 'node-writer');
+    const object = objectArn(other, 'main/7301/wal/00000001/file');
+    expect(own.may(writer, put(object), [other.bucketPolicy])).toBe(true);
+    expect(own.may(writer, on(object, 's3:PutObject'), [other.bucketPolicy])).toBe(false);
+    expect(own.may(writer, row(tableArn(other), 'PutItem', 'main/7301'))).toBe(true);
+    expect(own.may(writer, row(tableArn(other), 'PutItem', 'main'))).toBe(false);
+  });
+
+  test('names of roles differ, since they are the account’s', () => {
+    const names = [west, central].flatMap((template) =>
+      template.ofType('AWS::IAM::Role').map(({ Properties }) => String(Properties['RoleName'])),
+    );
+    expect(new Set(names).size).toBe(names.length);
+    expect(names.length).toBe(2 * ROLE_NAMES.length);
+  });
+});
+
+test('one region alone has no relay and speaks of no other region', () => {
+  expect(alone.ofType('AWS::Lambda::Function').map(({ Properties }) => Properties['FunctionName'])).toEqual([
+    'walvault-retention',
+    'walvault-notify',
+  ]);
+  expect(JSON.stringify(alone.resources)).not.toMatch(/relay|eu-central-1/i);
+});
+
+test('schedules: retention as configured, a look each minute, a pass each five, a sweep each day', () => {
+  const schedules = (template: DeployedTemplate) =>
+    Object.fromEntries(
+      template
+        .ofType('AWS::Events::Rule')
+        .map(({ Properties }) => [
+          Properties['Name'],
+          [
+            Properties['ScheduleExpression'],
+            ...targetsOf(template, String(Properties['Name']).replace(/^[a-z]+-/, '')).map(
+              ({ Input }) => Input,
+            ),
+          ],
+        ]),
+    );
+  expect(schedules(west)).toEqual({
+    'walvault-retention': ['rate(1 day)', '{}'],
+    'walvault-look': ['rate(1 minute)', '{"look":true}'],
+    'walvault-pass': ['rate(5 minutes)', '{"pass":true}'],
+    'walvault-sweep': ['rate(1 day)', '{"sweep":true}'],
+  });
+  expect(schedules(special)['acme-retention']).toEqual(['cron(30 3 * * ? *)', '{}']);
+});
+
+test('what the configuration says reaches bucket, functions, alarms and roles', () => {
+  expect(special.one('AWS::S3::Bucket').Properties).toMatchObject({
+    BucketName: `acme-${ACCOUNT}-eu-west-1`,
+    ObjectLockEnabled: true,
+    ObjectLockConfiguration: { Rule: { DefaultRetention: { Mode: 'COMPLIANCE', Days: 60 } } },
+  });
+  const environment = (name: string) =>
+    special.one('AWS::Lambda::Function', { FunctionName: `acme-${name}` }).Properties['Environment'];
+  expect(environment('retention')).toEqual({
+    Variables: { WALVAULT_VAULT: special.outputs['VaultUrl'], WALVAULT_KEEP_BACKUPS: '4' },
+  });
+  expect(environment('notify')).toMatchObject({ Variables: { WALVAULT_LAG_LIMIT: '1h' } });
+  expect(special.one('AWS::SNS::Subscription').Properties).toMatchObject({
+    ...{ Protocol: 'email', Endpoint: 'dba@example.com' },
+    TopicArn: special.outputs['NoticesTopic'],
+  });
+  const writer = roleOf(special, 'node-writer');
+  expect(
+    special.one('AWS::IAM::Role', { RoleName: writer }).Properties['AssumeRolePolicyDocument'],
+  ).toMatchObject({
+    Statement: [
+      { Principal: { AWS: `arn:aws:iam::${ACCOUNT}:role/db-host` } },
+      { Principal: { Service: 'ec2.amazonaws.com' } },
+    ],
+  });
+  const mayPut = (cluster: string) =>
+    special.may(writer, row(tableArn(special), 'PutItem', `${cluster}/7301`));
+  expect(['main', 'crm', 'other'].map(mayPut)).toEqual([true, true, false]);
+});
+
+test('a bucket without Object Lock has none', () => {
+  expect(alone.one('AWS::S3::Bucket').Properties).not.toHaveProperty('ObjectLockEnabled');
+});
+
+test('outputs name the vault and the line to type next', () => {
+  const url = `s3://walvault-${ACCOUNT}-eu-west-1/prod?table=walvault&region=eu-west-1`;
+  expect(west.outputs).toMatchObject({
+    VaultUrl: url,
+    InitLine: `walvault init --vault '${url}' --cluster main --pgdata $PGDATA --node db1`,
+    KeyArn: keyOf(west),
+    NodeWriterRole: arnOfRole('walvault-eu-west-1-node-writer'),
+    RelayDeadQueue: `https://sqs.eu-west-1.amazonaws.com/${ACCOUNT}/walvault-relay-dead`,
+  });
+  expect(central.outputs).not.toHaveProperty('InitLine');
+  expect(special.outputs['InitLine']).toContain('--cluster main ');
+});
+
+test('each alarm has its section in the runbook, and no section is of an alarm that is not there', () => {
+  const page = readFileSync(path.resolve(import.meta.dirname, '../../docs/runbook/alarms.md'), 'utf8');
+  const sections = [...page.matchAll(/^## (\S+)$/gm)].map(([, heading]) => heading);
+  expect(sections.sort()).toEqual(ALARMS.map(({ id }) => id).sort());
+});
+
+test('throttling and errors of the table are looked at where DynamoDB counts them', () => {
+  const metricsOf = (id: string) =>
+    (
+      alone.one('AWS::CloudWatch::Alarm', { AlarmName: `walvault-${id}` }).Properties['Metrics'] as {
+        MetricStat?: { Metric: { MetricName: string; Dimensions: { Name: string; Value: string }[] } };
+      }[]
+    ).flatMap(({ MetricStat }) =>
+      MetricStat === undefined
+        ? []
+        : [
+            [
+              MetricStat.Metric.MetricName,
+              ...MetricStat.Metric.Dimensions.map(({ Name, Value }) => `${Name}=${Value}`).sort(),
+            ],
+          ],
+    );
+  expect(metricsOf('table-throttled')).toEqual([
+    ['ReadThrottleEvents', 'TableName=walvault'],
+    ['WriteThrottleEvents', 'TableName=walvault'],
+  ]);
+  expect(metricsOf('table-errors')).toEqual(
+    ['GetItem', 'Query', 'TransactWriteItems'].map((operation) => [
+      'SystemErrors',
+      `Operation=${operation}`,
+      'TableName=walvault',
+    ]),
+  );
+});
+
+const nameOf = (template: DeployedTemplate): string => (template === special ? 'acme' : 'walvault');
+const otherOf = (template: DeployedTemplate): DeployedTemplate => (template === west ? central : west);
+const roleOf = (template: DeployedTemplate, role: RoleName): string =>
+  `${nameOf(template)}-${template.region}-${role}`;
+const keyOf = (template: DeployedTemplate): string => template.outputs['KeyArn']!;
+const queueArn = (template: DeployedTemplate, name: unknown): string =>
+  `arn:aws:sqs:${template.region}:${ACCOUNT}:${String(name)}`;
+const tableArn = (template: DeployedTemplate): string =>
+  `arn:aws:dynamodb:${template.region}:${ACCOUNT}:table/${nameOf(template)}`;
+const objectArn = (template: DeployedTemplate, key: string): string => {
+  const prefix = [west, central].includes(template) ? 'prod/' : '';
+  return `arn:aws:s3:::${nameOf(template)}-${ACCOUNT}-${template.region}/${prefix}${key}`;
+};
+const on = (resource: string, action: string): Request => ({ action, resource, context: {} });
+const put = (resource: string): Request => ({
+  ...{ action: 's3:PutObject', resource },
+  context: { 's3:if-none-match': '*' },
+});
+const row = (resource: string, action: string, partition: string): Request => ({
+  ...{ action: `dynamodb:${action}`, resource },
+  context: { 'dynamodb:LeadingKeys': [partition] },
+});
+
+type Target = { Input: string; DeadLetterConfig?: { Arn: string }; RetryPolicy?: object };
+function targetsOf(template: DeployedTemplate, id: string): Target[] {
+  return template.one('AWS::Events::Rule', { Name: `${nameOf(template)}-${id}` }).Properties[
+    'Targets'
+  ] as Target[];
+}
