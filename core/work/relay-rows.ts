@@ -26,6 +26,14 @@ import { notSwept } from './tombstones.ts';
  */
 export const BATCH = 28;
 
+/** Raw bytes of one transaction's segments, where one has not more by itself: what a relay that is broken off has to bring again. */
+const BATCH_BYTES = 512 * 1024 * 1024;
+
+/** Segments of one transaction, of this size. */
+export function batchOf(segmentSize: number): number {
+  return Math.max(1, Math.min(BATCH, Math.floor(BATCH_BYTES / segmentSize)));
+}
+
 /** Carries everything from the target's head up to the source's as it was read. @throws VaultError hole | conflict | corrupt | unreachable; Outrun */
 export async function carryBranch(source: Reading, target: Target, options: CarryOptions): Promise<void> {
   const { lineage, head } = source;
@@ -142,7 +150,7 @@ async function carryTimeline(
     options.signal?.throwIfAborted();
     const names: string[] = [];
     let next = name;
-    while (stop !== null && segmentEnd(next, segmentSize) <= stop && names.length < BATCH) {
+    while (stop !== null && segmentEnd(next, segmentSize) <= stop && names.length < batchOf(segmentSize)) {
       names.push(next);
       next = segmentAt(timeline, segmentEnd(next, segmentSize), segmentSize);
     }

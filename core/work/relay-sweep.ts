@@ -35,6 +35,7 @@ export async function sweepRows(source: Reading, target: Target, options: CarryO
   const held = rowsUnder<WalRow>(target.side.cluster, 'wal#');
   let other = await held.next();
   for await (const row of rowsUnder<WalRow>(source.cluster, 'wal#')) {
+    options.signal?.throwIfAborted();
     while (other.done !== true && other.value.sk < row.sk) other = await held.next();
     const isSame = other.done !== true && other.value.sk === row.sk && other.value.sha256 === row.sha256;
     if (isSame || !isCovered(source, target, row) || isBelowHorizon(horizon, fileOf(row))) continue;
