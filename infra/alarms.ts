@@ -3,14 +3,7 @@
  * description leads there.
  */
 import { Duration } from 'aws-cdk-lib';
-import {
-  ComparisonOperator,
-  type IMetric,
-  MathExpression,
-  Metric,
-  Stats,
-  TreatMissingData,
-} from 'aws-cdk-lib/aws-cloudwatch';
+import { ComparisonOperator, Metric, Stats, TreatMissingData } from 'aws-cdk-lib/aws-cloudwatch';
 import type { Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { METRICS, NAMESPACE, type MetricName } from '../core/cluster/metrics.ts';
@@ -29,7 +22,7 @@ export type AlarmRow = {
   /** One sentence: what is wrong when it rings. */
   says: string;
   /** undefined: not in this deployment. */
-  metric(watched: Watched): IMetric | undefined;
+  metric(watched: Watched): Metric | undefined;
   threshold: number | ((watched: Watched) => number);
   /** How many periods of the metric in a row. */
   periods: number;
@@ -49,26 +42,14 @@ const errors = (of: LambdaFunction | undefined): Metric | undefined =>
   of?.metricErrors({ statistic: Stats.SUM, period: Duration.minutes(5) });
 const waiting = (queue: Queue | undefined): Metric | undefined =>
   queue?.metricApproximateNumberOfMessagesVisible({ statistic: Stats.MAXIMUM, period: Duration.minutes(5) });
-/** Of the table as a whole; DynamoDB counts what it throttles so, and ThrottledRequests by operation only. */
+/** Of the table as a whole: DynamoDB counts what it throttles so, and ThrottledRequests by operation only. */
 export const THROTTLED = ['ReadThrottleEvents', 'WriteThrottleEvents'] as const;
-/** What the program asks DynamoDB for: it counts errors of its own by operation only. */
-const OPERATIONS = ['GetItem', 'Query', 'TransactWriteItems'] as const;
 
-/** Several figures of the table, one of which is missing where nothing happened, as their sum. */
-const sumOf = (table: string, each: readonly { metricName: string; operation?: string }[]): IMetric =>
-  new MathExpression({
-    expression: 'SUM(METRICS())',
-    label: each.map(({ metricName, operation }) => operation ?? metricName).join(' + '),
-    period: Duration.minutes(5),
-    usingMetrics: Object.fromEntries(
-      each.map(({ metricName, operation }, index) => [
-        `m${index}`,
-        new Metric({
-          ...{ namespace: 'AWS/DynamoDB', metricName, statistic: Stats.SUM },
-          dimensionsMap: { TableName: table, ...(operation === undefined ? {} : { Operation: operation }) },
-        }),
-      ]),
-    ),
+/** DynamoDB counts errors of its own by operation only. */
+const ofTable = (table: string, metricName: string, operation?: string): Metric =>
+  new Metric({
+    ...{ namespace: 'AWS/DynamoDB', metricName, statistic: Stats.SUM, period: Duration.minutes(5) },
+    dimensionsMap: { TableName: table, ...(operation === undefined ? {} : { Operation: operation }) },
   });
 const MINUTE = Duration.minutes(1);
 
@@ -143,22 +124,20 @@ export const ALARMS: readonly AlarmRow[] = [
   },
   {
     id: 'table-throttled',
-    says: 'DynamoDB throttles requests to the manifest: archiving and following are slower.',
-    metric: ({ table }) =>
-      sumOf(
-        table,
-        THROTTLED.map((metricName) => ({ metricName })),
-      ),
+    says: 'DynamoDB throttles writes to the manifest: archiving is slower.',
+    metric: ({ table }) => ofTable(table, 'WriteThrottleEvents'),
+    ...{ threshold: 10, periods: 3, missing: 'is well' },
+  },
+  {
+    id: 'table-reads-throttled',
+    says: 'DynamoDB throttles reads of the manifest: following is slower.',
+    metric: ({ table }) => ofTable(table, 'ReadThrottleEvents'),
     ...{ threshold: 10, periods: 3, missing: 'is well' },
   },
   {
     id: 'table-errors',
-    says: 'DynamoDB answers requests to the manifest with errors of its own.',
-    metric: ({ table }) =>
-      sumOf(
-        table,
-        OPERATIONS.map((operation) => ({ metricName: 'SystemErrors', operation })),
-      ),
+    says: 'DynamoDB answers writes to the manifest with errors of its own.',
+    metric: ({ table }) => ofTable(table, 'SystemErrors', 'TransactWriteItems'),
     ...{ threshold: 10, periods: 3, missing: 'is well' },
   },
 ];

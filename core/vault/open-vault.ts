@@ -65,7 +65,8 @@ export async function createVault(
   try {
     // a bucket or table that is missing or forbidden is said now, not at the first segment
     for await (const object of vault.bucket.list('')) if (object.key !== '') break;
-    await vault.manifest.get({ pk: 'walvault', sk: 'probe' });
+    // in a partition that whoever may make a cluster may read, however narrow the key
+    await vault.manifest.get({ pk: '#clusters', sk: '#probe' });
   } catch (error) {
     await vault.close();
     throw error;

@@ -136,6 +136,8 @@ function describeCall(request: http.IncomingMessage, body: Buffer): AwsCall {
   if (target !== '') {
     const operation = target.split('.').at(-1)!;
     const asked = JSON.parse(body.toString() || '{}') as Record<string, unknown>;
+    const namespace = asked['Namespace'];
+    if (typeof namespace === 'string') return { ...base, operation, namespace };
     return { ...base, operation, ...(service === 'dynamodb' ? describeTable(operation, asked) : {}) };
   }
   const form = new URLSearchParams(body.toString());

@@ -67,7 +67,7 @@ export class CloudSite extends TestSite {
     const said = await cloud.cdk('deploy');
     const own = async (role: 'node-writer' | 'operator', side: Side) =>
       auth ? await cloud.roleEnv(role, side) : cloud.rootEnv();
-    if (auth) await cloud.allowHttpEverywhere();
+    if (auth) await cloud.fitToEmulator();
     const ways = {
       node: { primary: await own('node-writer', 'primary'), dr: await own('node-writer', 'dr') },
       person: { primary: await own('operator', 'primary'), dr: await own('operator', 'dr') },
