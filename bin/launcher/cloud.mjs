@@ -30,6 +30,10 @@ try {
     ...(command === 'bootstrap' ? regionsOf(config, args) : []),
   ]);
   if (status === 0 && command === 'deploy') tellOutputs();
+  if (status !== 0 && command !== 'synth' && !hasCredentials(args))
+    console.error(
+      'walvault: no credentials of AWS are in sight\nHINT: Log in first (aws sso login, aws configure), or name a profile: AWS_PROFILE, or --profile NAME.',
+    );
   process.exitCode = status;
 } catch (error) {
   console.error(`walvault: ${error.message}`);
@@ -81,6 +85,22 @@ function regionsOf(config, args) {
   const account = process.env['CDK_DEFAULT_ACCOUNT'] ?? process.env['AWS_ACCOUNT_ID'];
   // without the account's number the CDK asks AWS for it, by the app's own environments
   return account === undefined ? [] : regions.map((region) => `aws://${account}/${region}`);
+}
+
+/** Where the SDK looks first; a machine of EC2 has some besides, so their absence is no failure by itself. */
+function hasCredentials(args) {
+  const named = [
+    'AWS_ACCESS_KEY_ID',
+    'AWS_PROFILE',
+    'AWS_WEB_IDENTITY_TOKEN_FILE',
+    'AWS_CONTAINER_CREDENTIALS_RELATIVE_URI',
+  ];
+  const files = ['credentials', 'config'].map((name) => path.join(os.homedir(), '.aws', name));
+  return (
+    named.some((name) => process.env[name]) ||
+    files.some((file) => existsSync(file)) ||
+    args.some((word) => /^--profile(=|$)/.test(word))
+  );
 }
 
 /** Runs the CDK to its end; it gets the signals that this process gets. */
