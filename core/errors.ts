@@ -53,9 +53,15 @@ export function inState(error: unknown, state: string, brokenOff: string): unkno
   return new VaultError(error.code, error.message, { hint, cause: error });
 }
 
+/** Of another bundle too: a hook loads the agent's, which has a class of its own. */
+function isFailure(error: unknown): error is VaultError {
+  if (error instanceof VaultError) return true;
+  return error instanceof Error && error.name === 'VaultError' && (error as VaultError).code in FAILURES;
+}
+
 /** How a failure is printed: `walvault: [fenced] epoch 6 is over`, then `HINT: …`; our own bugs with their stack. */
 export function describeFailure(error: unknown): { text: string; exit: number } {
-  if (error instanceof VaultError) {
+  if (isFailure(error)) {
     const hint = error.hint === undefined ? '' : `\nHINT: ${error.hint}`;
     return { text: `walvault: [${error.code}] ${error.message}${hint}`, exit: FAILURES[error.code].exit };
   }
