@@ -4,14 +4,25 @@ import type { Standby } from '../core/work/standby.ts';
 import type { StandbyParameters } from '../core/work/standby-files.ts';
 import type { Context, OptionRow } from './command.ts';
 
+const MODES = ['hot', 'warm', 'wait'] as const;
+
+/** @param byDefault  what a node is without it */
+export const modeOption = (byDefault: string): OptionRow => ({
+  flags: '--mode <mode>',
+  summary: `hot: answers queries while it follows; warm: does not; wait: recovered by its restore command alone (default: ${byDefault})`,
+  choices: MODES,
+});
+
 export const PARAMETER_OPTIONS: readonly OptionRow[] = [
-  { flags: '--mode <mode>', summary: 'hot: answers queries while it follows (default)', choices: ['hot'] },
   { flags: '--port <number>', summary: 'port of the standby (default: that of the primary)' },
   { flags: '--set <name=value>', summary: 'a parameter of PostgreSQL for this standby', many: true },
 ];
 
-/** @throws VaultError usage */
-export function parametersOf(context: Context): StandbyParameters {
+/**
+ * @param byDefault  the mode where none was given; undefined: as the node was
+ * @throws VaultError usage
+ */
+export function parametersOf(context: Context, byDefault?: 'hot'): StandbyParameters {
   const set: Record<string, string> = {};
   for (const text of context.list('set')) {
     const [, name, value] = /^([^=]+)=(.*)$/s.exec(text) ?? [];
@@ -22,7 +33,7 @@ export function parametersOf(context: Context): StandbyParameters {
     set[name.trim()] = value.trim();
   }
   return {
-    mode: 'hot',
+    mode: MODES.find((mode) => mode === context.text('mode')) ?? byDefault,
     port: context.number('port', { from: 1, to: 65535 }),
     set,
     retrieveRetryMs: context.settings.retrieveRetryInterval,

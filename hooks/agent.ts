@@ -9,8 +9,18 @@ import { runAgent } from '../core/work/agent.ts';
 import { archiveAlone, recoveredAlone, restoreAlone } from '../core/work/alone.ts';
 import { inWords, Journal } from '../core/work/node-context.ts';
 import { statePaths } from '../core/work/node-state.ts';
+import { waitForFile } from '../core/work/wait-restore.ts';
 
-export const alone = { archive: archiveAlone, restore: restoreAlone, recovered: recoveredAlone };
+export const alone = {
+  archive: archiveAlone,
+  restore: restoreAlone,
+  recovered: recoveredAlone,
+  wait: (stateDir: string, name: string, target: string) =>
+    waitForFile(stateDir, name, target, {
+      version: versionOf(),
+      say: (text) => process.stderr.write(`walvault: ${text}\n`),
+    }),
+};
 export type Alone = typeof alone;
 
 /** True where this file was started, false where a hook loaded it. */

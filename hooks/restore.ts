@@ -22,6 +22,10 @@ runHook(1, async () => {
   const mode = fs.existsSync(path.join(server, 'standby.signal'))
     ? ('standby' as const)
     : ('archive' as const);
+  // The server that waits asks nobody else. Its signal file is gone before PostgreSQL asks for its parent's history to write its own.
+  const waits = fs.existsSync(path.join(server, 'recovery.signal')) || fs.existsSync('seal');
+  if (own && mode === 'archive' && fs.existsSync('wait') && waits)
+    return (await (await loadAlone()).wait(call.stateDir, name, target)) ? 0 : ABSENT;
   const promotionPending = (own && fs.existsSync('seal')) || fs.existsSync(path.join(server, 'promote'));
   // The spool goes over to another directory when the epoch does: what was there when the agent answered is asked for once more.
   for (let round = 1; own; round++) {

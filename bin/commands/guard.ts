@@ -23,7 +23,7 @@ is still refused where another holds the epoch.
 
 Before that it looks, without the vault, for a promotion that was killed half way: PostgreSQL removes standby.signal before it
 has taken its new timeline, and would start read-write on the OLD one, with other content under names that are archived. guard
-puts standby.signal back and removes what the unborn timeline left in pg_wal; the promotion is then done again by itself.`,
+puts the signal file back and removes what the unborn timeline left in pg_wal; the promotion is then done again by itself.`,
   options: [],
   settings: NODE_SETTINGS,
   examples: [
@@ -39,7 +39,7 @@ puts standby.signal back and removes what the unborn timeline left in pg_wal; th
     const { repaired, removed, why } = await guardPromotion(pgdata.path, state.dir);
     if (repaired)
       context.say(
-        `put right: ${why}; standby.signal is back, ${removed.length === 0 ? 'nothing had to be removed' : `removed ${removed.join(', ')}`}`,
+        `put right: ${why}; the signal file is back, ${removed.length === 0 ? 'nothing had to be removed' : `removed ${removed.join(', ')}`}`,
       );
     const admission = await ask(context, pgdata, state);
     const { as, why: because } = admission;

@@ -5,7 +5,7 @@ import { checkIdentity, writerStore } from '../../core/work/node-state.ts';
 import { planRejoin, rejoin, type RejoinPlan } from '../../core/work/rejoin.ts';
 import type { CommandRow } from '../command.ts';
 import { CONFIGURE_SETTINGS, installationOf } from '../installation.ts';
-import { parametersOf, PARAMETER_OPTIONS } from '../standby-parameters.ts';
+import { modeOption, parametersOf, PARAMETER_OPTIONS } from '../standby-parameters.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
 import { formatBytes } from '../ui/format.ts';
 import { byteProgress } from '../ui/progress.ts';
@@ -36,6 +36,7 @@ The primary of the epoch is refused.`,
     { flags: '--backup <id>', summary: 'to make it anew from (default: the last complete one)' },
     { flags: '--waldir <directory>', summary: 'made anew: put pg_wal there, and a link in PGDATA' },
     { flags: '--tablespace-mapping <old=new>', summary: 'made anew: where a tablespace goes', many: true },
+    modeOption('as it was'),
     ...PARAMETER_OPTIONS,
   ],
   settings: [...new Set([...CONFIGURE_SETTINGS, 'zstdLevel' as const])],

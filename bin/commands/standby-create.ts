@@ -3,7 +3,7 @@ import { VaultError } from '../../core/errors.ts';
 import { createStandby } from '../../core/work/standby.ts';
 import type { CommandRow } from '../command.ts';
 import { CONFIGURE_SETTINGS, installationOf } from '../installation.ts';
-import { parametersOf, PARAMETER_OPTIONS, tellStandby } from '../standby-parameters.ts';
+import { modeOption, parametersOf, PARAMETER_OPTIONS, tellStandby } from '../standby-parameters.ts';
 import { formatBytes, formatDuration } from '../ui/format.ts';
 import { byteProgress } from '../ui/progress.ts';
 import { pairs } from '../ui/table.ts';
@@ -14,13 +14,14 @@ export const standbyCreate: CommandRow = {
   summary: 'make a standby in an empty directory, from the vault alone',
   text: `Restores a base backup into PGDATA (which must be empty, or absent), compares every file with PostgreSQL's own
 backup_manifest, makes the state directory, and leaves a standby that is ready to be started: it follows the vault and
-answers queries meanwhile. No other server is asked. Broken off, the same command goes on where it was.
+answers queries meanwhile (--mode hot). No other server is asked. Broken off, the same command goes on where it was.
 
 Run it as the user who will run the server.`,
   options: [
     { flags: '--backup <id>', summary: 'which backup (default: the last complete one)' },
     { flags: '--waldir <directory>', summary: 'put pg_wal there, and a link in PGDATA' },
     { flags: '--tablespace-mapping <old=new>', summary: 'where a tablespace goes', many: true },
+    modeOption('hot'),
     ...PARAMETER_OPTIONS,
   ],
   settings: CONFIGURE_SETTINGS,
@@ -34,11 +35,15 @@ Run it as the user who will run the server.`,
       says: 'with less memory than the primary',
       line: 'walvault standby create --pgdata $S --node db2 --set shared_buffers=1GB',
     },
+    {
+      says: 'without queries and without an agent, as pg_standby did it',
+      line: 'walvault standby create --pgdata $S --node db2 --mode wait',
+    },
   ],
   async run(context) {
     const { settings } = context;
     const [node, target] = [settings.need('node'), settings.need('pgdata')];
-    const parameters = parametersOf(context);
+    const parameters = parametersOf(context, 'hot');
     const tablespaceMap = tablespacesOf(context.list('tablespaceMapping'));
     const cluster = await context.cluster();
     const startedMs = Date.now();
@@ -69,10 +74,21 @@ Run it as the user who will run the server.`,
     const tookMs = Date.now() - startedMs;
     const { pgdata, stateDir, firstSegment, notices } = made;
     context.answer(
-      { node, pgdata, stateDir, backup: id, firstSegment, notices, sizeBytes, files, tookMs },
+      {
+        node,
+        pgdata,
+        stateDir,
+        mode: made.mode,
+        backup: id,
+        firstSegment,
+        notices,
+        sizeBytes,
+        files,
+        tookMs,
+      },
       () =>
         pairs([
-          ['standby', `${node}, ${pgdata}`],
+          ['standby', `${node}, ${pgdata} (${made.mode})`],
           [
             'from backup',
             `${id}: ${formatBytes(sizeBytes)} in ${files} files, checked, after ${formatDuration(tookMs)}`,

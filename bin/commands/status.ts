@@ -172,6 +172,8 @@ export function relayInWords({ rows, bytes, seconds, trouble }: RelayStatus): st
 
 /** What a node last said of itself, and where the vault says otherwise. */
 function roleOf(node: NodeStatus, primary: string | null): string {
+  if (node.name !== primary && (node.mode === 'warm' || node.mode === 'wait'))
+    return `${node.role} (${node.mode})`;
   if (node.name === primary && node.role !== 'primary') return `${node.role}, named primary`;
   return node.role === 'primary' && node.name !== primary ? 'primary, FENCED' : node.role;
 }

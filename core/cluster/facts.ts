@@ -194,6 +194,8 @@ export type HistoryRow = Base & {
 };
 
 /** sk node#<name>. */
+export type StandbyMode = 'hot' | 'warm' | 'wait';
+
 export type NodeRow = Base & {
   name: string;
   role: 'primary' | 'standby' | 'unknown';
@@ -210,6 +212,8 @@ export type NodeRow = Base & {
   lastReplayedLsn: string | null;
   /** As PostgreSQL gave it (%r): a segment's name. */
   restartPoint: string | null;
+  /** Of a standby: hot answers queries, warm does not, wait is recovered by its restore command alone. */
+  mode?: StandbyMode | null;
   /** A standby that reached its backup's end. */
   consistent: boolean;
   /** Of its machine, e.g. 'glibc 2.36': text is sorted by it. */

@@ -24,7 +24,7 @@ import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
 import { inWords, Journal, openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock, type NodeLock } from './node-lock.ts';
-import { readSeal, replaceDurably, statePaths, type Seal } from './node-state.ts';
+import { isWaitNode, readSeal, replaceDurably, statePaths, type Seal } from './node-state.ts';
 import { restoreConnections } from './refuse-connections.ts';
 import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
 import { Pusher } from './push.ts';
@@ -197,11 +197,12 @@ class Agent {
       const started = Date.now();
       try {
         if (this.#role === 'push') await this.#push();
-        else await this.#follow();
+        // In wait mode the restore command follows and promotes by itself: two that seal would not know what the other gave.
+        else if (this.#role === 'follow') await this.#follow();
       } catch (error) {
         this.#journal.state('vault', inWords(error));
       }
-      const interval = this.#role === 'push' ? 1000 : this.#follower.interval;
+      const interval = this.#role === 'follow' ? this.#follower.interval : 1000;
       await this.#rest(Math.max(5, interval - (Date.now() - started)));
     }
   }
@@ -234,10 +235,12 @@ class Agent {
     try {
       const mode = await recoveryMode(pgdata);
       const { state } = await readControlFile(pgdata);
-      const role: Role = mode !== 'none' || state === 5 || state === 2 ? 'follow' : 'push';
+      const recovers = mode !== 'none' || state === 5 || state === 2;
+      const waits = mode === 'archive' && isWaitNode(this.#context.paths);
+      const role: Role = waits ? 'wait' : recovers ? 'follow' : 'push';
       if (role === this.#role) return;
       this.#role = role;
-      if (role === 'push') this.#follower.words.clear();
+      if (role !== 'follow') this.#follower.words.clear();
       this.#follower.forget();
     } catch {
       // pg_control half written, or the disk gone: as it was

@@ -19,6 +19,7 @@ import { crashPoint } from './crash-points.ts';
 import { reportNode } from './heartbeat.ts';
 import { dropHold, readHolds } from './holds.ts';
 import {
+  isWaitNode,
   checkIdentity,
   readDetached,
   readSeal,
@@ -72,7 +73,12 @@ export async function checkDetach(cluster: Cluster, request: DetachRequest): Pro
     throw new VaultError('refused', `no server runs on ${pgdata.path}`, {
       hint: `Start the standby first: pg_ctl -D '${pgdata.path}' start`,
     });
-  if ((await recoveryMode(pgdata.path)) !== 'standby')
+  const mode = await recoveryMode(pgdata.path);
+  if (mode === 'archive' && isWaitNode(paths))
+    throw new VaultError('refused', `${node} is in wait mode: PostgreSQL promotes only a standby`, {
+      hint: `Stop it, run 'walvault standby configure --mode hot' for it, start it, then detach.`,
+    });
+  if (mode !== 'standby')
     throw marked === undefined
       ? new VaultError('refused', `${pgdata.path} is not a standby: it takes writes already`, {
           hint: `detach opens a standby; 'walvault standby create' makes one.`,

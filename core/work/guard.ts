@@ -17,7 +17,14 @@ import { recoveryMode, writeSignalFile } from '../postgres/signal-files.ts';
 import { historyName, parseWalName } from '../wal/name.ts';
 import type { Cluster } from './cluster.ts';
 import { readLocalServer } from './local-wal.ts';
-import { readDetached, readOpened, readSeal, statePaths, type StatePaths } from './node-state.ts';
+import {
+  readDetached,
+  readOpened,
+  readOnlySignal,
+  readSeal,
+  statePaths,
+  type StatePaths,
+} from './node-state.ts';
 import { restoreConnections } from './refuse-connections.ts';
 import { readVaultFacts } from './vault-facts.ts';
 import { settle, writerOf, type WriterSeat } from './writer.ts';
@@ -26,7 +33,7 @@ import { settle, writerOf, type WriterSeat } from './writer.ts';
 const IN_ARCHIVE_RECOVERY = 5;
 
 export type GuardReport = {
-  /** A half-done promotion was found and undone: the server starts as a standby. */
+  /** A half-done promotion was found and undone: the server starts read-only, as it was. */
   repaired: boolean;
   /** Removed from pg_wal (and archive_status): files of the timeline that was never born. */
   removed: string[];
@@ -58,7 +65,7 @@ export async function guardPromotion(pgdata: string, stateDir = ''): Promise<Gua
   if (taken > control.timeline && (await isOwn(pgdata, stateDir, taken))) {
     return untouched(`timeline ${taken} was taken for good`);
   }
-  await writeSignalFile(pgdata, 'standby.signal');
+  await writeSignalFile(pgdata, stateDir === '' ? 'standby.signal' : readOnlySignal(statePaths(stateDir)));
   for (const file of unborn) await fs.promises.rm(file, { force: true });
   return {
     repaired: true,

@@ -11,7 +11,7 @@ import { VaultError } from '../errors.ts';
 import { keys, type WalRow } from '../cluster/facts.ts';
 import type { HeldVerdict, LocalServer } from '../cluster/decide-rejoin.ts';
 import type { Pgdata } from '../postgres/pgdata.ts';
-import { recoveryMode } from '../postgres/signal-files.ts';
+import { recoveryMode, type RecoveryMode } from '../postgres/signal-files.ts';
 import { readWalFile } from '../postgres/wal-directory.ts';
 import { lineageOf, segmentsFrom, type Lineage } from '../wal/lineage.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
@@ -19,7 +19,7 @@ import { historyName, parseWalName, segmentAt, segmentEnd, segmentStart } from '
 import { walkRecords, type Carry, type Walk } from '../wal/records.ts';
 import type { Branch } from './branch.ts';
 import type { Cluster } from './cluster.ts';
-import { readOpened, readSeal, type StatePaths } from './node-state.ts';
+import { isWaitNode, readOpened, readSeal, type StatePaths } from './node-state.ts';
 import { fetchFile, sha256Of } from './store-file.ts';
 import { asWalRow, readTail } from './tail.ts';
 
@@ -76,7 +76,7 @@ export async function readLocalServer(pgdata: Pgdata, paths: StatePaths, node: s
     node,
     state: control.state,
     stateText: control.stateText,
-    signal: await recoveryMode(pgdata.path),
+    signal: await followedBy(pgdata, paths),
     hasBackupLabel: await isThere(path.join(pgdata.path, 'backup_label')),
     isHalfRewound: await isThere(rewindMark(paths)),
     ...branch,
@@ -87,6 +87,12 @@ export async function readLocalServer(pgdata: Pgdata, paths: StatePaths, node: s
     checkpoint: control.checkpointLsn,
     minRecovery: control.minRecoveryLsn > control.redoLsn ? control.minRecoveryLsn : control.redoLsn,
   };
+}
+
+/** In wait mode recovery.signal is what standby.signal is elsewhere: the server follows, and opens by a promotion only. */
+async function followedBy(pgdata: Pgdata, paths: StatePaths): Promise<RecoveryMode> {
+  const mode = await recoveryMode(pgdata.path);
+  return mode === 'archive' && isWaitNode(paths) ? 'standby' : mode;
 }
 
 /** Reads pg_wal. The server must not run. @throws VaultError pgdata | local */

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { decideDiverged } from '../cluster/decide-roles.ts';
 import { VaultError } from '../errors.ts';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
+import { recoveryMode } from '../postgres/signal-files.ts';
 import { waitingSince } from '../postgres/wal-directory.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { parseWalName } from '../wal/name.ts';
@@ -13,13 +14,20 @@ import { putEvent } from './cluster.ts';
 import type { Follower } from './follow.ts';
 import { heartbeat, type NodeReport } from './heartbeat.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
-import { forgetRestartPoint, readRestartPoint, readServed } from './node-state.ts';
+import {
+  forgetRestartPoint,
+  isWaitNode,
+  noteReport,
+  readRestartPoint,
+  readServed,
+  type StatePaths,
+} from './node-state.ts';
 import { askServer } from './promote.ts';
 import { libraryHere } from './prove-access.ts';
 import type { Pusher } from './push.ts';
 
-/** What the agent does for its server: pushes what it archives, or follows the vault for it. */
-export type Role = 'push' | 'follow';
+/** What the agent does for its server: pushes what it archives, follows the vault for it, or (wait mode) only reports it. */
+export type Role = 'push' | 'follow' | 'wait';
 
 export class NodeReporter {
   readonly #context: NodeContext;
@@ -27,7 +35,6 @@ export class NodeReporter {
   readonly #version: string;
   readonly #follower: Follower;
   readonly #pusher: Pusher;
-  readonly #library = libraryHere();
   /** The last report said that the server has reached the end of its base backup. */
   #consistent = false;
   /** What is wrong with this node, for its row; null: nothing. */
@@ -62,9 +69,10 @@ export class NodeReporter {
     if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined) return;
     const cluster = await this.#context.cluster();
     const report = await this.#report(role);
-    if (role === 'follow') {
+    if (role !== 'push') {
       await heartbeat(cluster, report);
       this.#consistent = report.consistent === true;
+      noteReport(this.#context.paths, this.#consistent);
       return;
     }
     this.#consistent = true;
@@ -92,21 +100,12 @@ export class NodeReporter {
   }
 
   async #report(role: Role): Promise<NodeReport> {
-    const { node: name, pgdata, seat, paths } = this.#context;
-    const control = await readControlFile(pgdata);
-    const recovered = !control.backupEndRequired && control.backupStartLsn === 0n;
-    const common = {
-      name,
-      place: seat.place,
-      walvaultVersion: this.#version,
-      postgresVersion: String(control.majorVersion),
-      library: this.#library,
-      trouble: this.trouble,
-    };
+    const { paths } = this.#context;
     if (role === 'push') {
       const lastArchived = this.#pusher.lastArchived;
       return {
-        ...common,
+        ...(await aboutNode(this.#context, this.#version)),
+        trouble: this.trouble,
         role: 'primary',
         consistent: true,
         // one of its life as a standby would say, when it is one again, that it needs more or less than it does
@@ -121,18 +120,12 @@ export class NodeReporter {
     ).catch(() => []);
     const replayed = replay[0]?.lsn ?? null;
     // asked for after the position: by the time a newer timeline is replayed, a segment of it was served
-    const served = readServed(paths) ?? null;
-    const restartPoint = readRestartPoint(paths);
+    const report = await standbyReport(this.#context, this.#version);
     return {
-      ...common,
-      role: 'standby',
-      consistent: recovered && (control.state === 5 || control.state === 2),
-      lastRestored: served,
-      waitingSince: null,
-      // before the first one, that with which it was registered stands: it is what keeps its WAL from retention
-      ...(restartPoint === undefined ? {} : { restartPoint }),
+      ...report,
       ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
-      trouble: this.trouble ?? this.#flushed() ?? (await this.#divergence(replayed, served)),
+      trouble:
+        this.trouble ?? this.#flushed() ?? (await this.#divergence(replayed, report.lastRestored ?? null)),
     };
   }
 
@@ -161,4 +154,42 @@ export class NodeReporter {
     const diverged = decideDiverged(lineage, { timeline, lsn: parseLsn(replayed) });
     return diverged === undefined ? null : `${diverged}; make it anew by 'walvault standby create'`;
   }
+}
+
+async function aboutNode(context: NodeContext, version: string): Promise<NodeReport> {
+  const { node, pgdata, seat } = context;
+  const { majorVersion } = await readControlFile(pgdata);
+  return {
+    name: node,
+    place: seat.place,
+    walvaultVersion: version,
+    postgresVersion: String(majorVersion),
+    library: libraryHere(),
+  };
+}
+
+/** What a standby says of itself without being connected to, whether an agent says it or the command that waits. */
+export async function standbyReport(context: NodeContext, version: string): Promise<NodeReport> {
+  const { pgdata, paths } = context;
+  const control = await readControlFile(pgdata);
+  const recovered = !control.backupEndRequired && control.backupStartLsn === 0n;
+  const served = readServed(paths) ?? null;
+  const restartPoint = readRestartPoint(paths);
+  const mode = await followMode(pgdata, paths);
+  return {
+    ...(await aboutNode(context, version)),
+    role: 'standby',
+    consistent: recovered && (control.state === 5 || control.state === 2),
+    lastRestored: served,
+    waitingSince: null,
+    // before the first one, that with which it was registered stands: it is what keeps its WAL from retention
+    ...(restartPoint === undefined ? {} : { restartPoint }),
+    ...(mode === undefined ? {} : { mode }),
+  };
+}
+
+/** undefined: hot or warm, as it was registered. A wait node that starts by standby.signal (flushed, and a standby since) is warm. */
+async function followMode(pgdata: string, paths: StatePaths): Promise<'wait' | 'warm' | undefined> {
+  if (!isWaitNode(paths)) return undefined;
+  return (await recoveryMode(pgdata)) === 'archive' ? 'wait' : 'warm';
 }

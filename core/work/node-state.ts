@@ -13,6 +13,9 @@
  *   word/<name>                          how many times the wrapper may still say "not yet" for this name
  *   served                               last segment served
  *   seal                                 JSON, while a promotion of this node is sealed and not yet open
+ *   wait                                 this node follows in wait mode: recovery.signal is its signal file
+ *   sealed/                              wait mode: what PostgreSQL may still ask for under the seal
+ *   reported                             when this node's row was written last (its mtime), and whether it was consistent
  *   role                                 JSON: what this node became last, as on_role_change was told
  *   on_role_change.log                   what its last run said
  *   detached                             JSON: this node was opened for a test; it never writes to the vault again
@@ -83,6 +86,9 @@ export function statePaths(dir: string) {
     word: at('word'),
     served: at('served'),
     seal: at('seal'),
+    wait: at('wait'),
+    sealed: at('sealed'),
+    reported: at('reported'),
     refused: at('refused'),
     opened: at('opened'),
     role: at('role'),
@@ -242,6 +248,16 @@ export function readSeal(paths: StatePaths): Seal | undefined {
   return text === undefined ? undefined : (JSON.parse(text) as Seal);
 }
 
+/** Wait mode was configured here. Whether the server is in it now its signal files say. */
+export function isWaitNode(paths: StatePaths): boolean {
+  return fs.existsSync(paths.wait);
+}
+
+/** The signal file by which this node's next start is read-only: its restore_command waits, or PostgreSQL itself does. */
+export function readOnlySignal(paths: StatePaths): 'standby.signal' | 'recovery.signal' {
+  return isWaitNode(paths) ? 'recovery.signal' : 'standby.signal';
+}
+
 /** What this node opened last, undefined where it never did. */
 export function readOpened(paths: StatePaths): { epoch: number; timeline: number } | undefined {
   const text = readText(paths.opened);
@@ -300,6 +316,19 @@ export function servedAt(paths: StatePaths): number {
 
 export function writeServed(paths: StatePaths, name: string): void {
   if (isSegmentName(name)) fs.writeFileSync(paths.served, `${name}\n`, { mode: 0o600 });
+}
+
+/** A node's row was written, by whoever did it. */
+export function noteReport(paths: StatePaths, consistent: boolean): void {
+  fs.writeFileSync(paths.reported, consistent ? 'consistent\n' : 'not yet\n', { mode: 0o600 });
+}
+
+/** Is a row due? A fresh standby becomes a target of triggers by its report: sooner than an interval later. */
+export function isReportDue(paths: StatePaths, intervalMs: number): boolean {
+  const at = fs.statSync(paths.reported, { throwIfNoEntry: false })?.mtimeMs;
+  if (at === undefined) return true;
+  const isConsistent = readText(paths.reported)?.trim() === 'consistent';
+  return Date.now() - at >= (isConsistent ? intervalMs : Math.min(intervalMs, 500));
 }
 
 /** %r of the last restart point; all zeros is no position. */

@@ -12,7 +12,6 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
-import { placeOnBranch } from '../cluster/decide-restore.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
 import type { Promotion } from '../cluster/facts.ts';
 import { readControl as readControlFile } from '../postgres/pgdata.ts';
@@ -21,16 +20,23 @@ import { hasSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
 import { withConnection } from '../postgres/sql.ts';
 import { readWalFile } from '../postgres/wal-directory.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
-import { hex8, historyName, isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
-import { readHistory, type Branch } from './branch.ts';
+import { hex8, historyName, isSegmentName } from '../wal/name.ts';
+import type { Branch } from './branch.ts';
 import type { Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import type { Follower } from './follow.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
-import { readSeal, readServed, removeDurably, replaceDurably, writeSeal, type Seal } from './node-state.ts';
+import {
+  readOnlySignal,
+  readSeal,
+  readServed,
+  removeDurably,
+  replaceDurably,
+  writeSeal,
+  type Seal,
+} from './node-state.ts';
 import { openPromotion, sealPromotion } from './promotion.ts';
-import { RESERVED_HISTORY, viewOf } from './restore-request.ts';
-import { findSegment } from './tail.ts';
+import { givenUpTo, keepLastSegment, prepareSeal } from './sealing.ts';
 import type { Spool } from './spool.ts';
 
 /** How long after a promote signal a standby that still recovers is asked again, in ms. */
@@ -78,10 +84,17 @@ export class Promoter {
       if (promotion.mode === 'smart') await this.#resumeReplay();
     }
     const at =
-      promotion.mode === 'smart' ? await this.#consumed(cluster, branch) : this.#given(cluster, branch);
-    if (at === undefined) return;
+      promotion.mode === 'smart'
+        ? await this.#consumed(cluster, branch)
+        : givenUpTo(this.#context, cluster, branch, this.lastGiven);
+    if (at === undefined) {
+      if (promotion.mode === 'fast')
+        this.#journal.state('promotion', 'fast trigger: PostgreSQL was not given any segment yet');
+      return;
+    }
+    this.#spool.open(cluster, branch.head.epoch);
     // Before the seal, while a vault that does not answer costs only time.
-    await this.#fillSpool(cluster, branch, at.lsn);
+    await keepLastSegment(this.#context, cluster, branch, at.lsn, this.#spool);
     const sealed = await sealPromotion(cluster, { node: me, ...at }, this.#context.histories);
     crashPoint('promote-sealed');
     await this.#afterSeal(cluster, branch, sealed);
@@ -136,82 +149,10 @@ export class Promoter {
     return lsn === undefined || lsn === null ? undefined : parseLsn(lsn);
   }
 
-  /** fast: the end of the last segment that PostgreSQL was ever given, whether it has replayed it yet or not. */
-  #given(cluster: Cluster, branch: Branch): { timeline: number; lsn: Lsn } | undefined {
-    const size = cluster.segmentSize;
-    const view = viewOf(cluster, branch, this.#context.node);
-    const last = this.#givenNames()
-      .filter((name) => placeOnBranch(name, view.branch) === 'due')
-      .sort(
-        (left, right) =>
-          Number(segmentStart(left, size) - segmentStart(right, size)) || (left < right ? -1 : 1),
-      )
-      .at(-1);
-    if (last === undefined) {
-      this.#journal.state('promotion', 'fast trigger: PostgreSQL was not given any segment yet');
-      return undefined;
-    }
-    return { timeline: parseInt(last.slice(0, 8), 16), lsn: segmentEnd(last, size) };
-  }
-
-  /** After a restart PostgreSQL reads again what it was given before, from pg_wal too: everything restored is marked there. */
-  #givenNames(): string[] {
-    const names = [readServed(this.#context.paths), this.lastGiven].filter((name) => name !== undefined);
-    const status = path.join(this.#context.pgdata, 'pg_wal', 'archive_status');
-    for (const file of fs.readdirSync(status)) {
-      const name = file.replace(/\.(done|ready)$/, '');
-      if (name !== file && isSegmentName(name)) names.push(name);
-    }
-    return names;
-  }
-
-  /** The last segment that PostgreSQL was given, under each name by which it may ask for it again. */
-  async #fillSpool(cluster: Cluster, branch: Branch, end: Lsn): Promise<void> {
-    const size = BigInt(cluster.segmentSize);
-    const view = viewOf(cluster, branch, this.#context.node);
-    this.#spool.open(cluster, branch.head.epoch);
-    const start = end % size === 0n ? end - size : end - (end % size);
-    for (const { timeline } of branch.lineage) {
-      const name = nameOf(timeline, start, cluster.segmentSize);
-      if (name === undefined || placeOnBranch(name, view.branch) !== 'due' || this.#spool.has(name)) continue;
-      const row = await findSegment(cluster, name);
-      if (row !== undefined) await this.#spool.fetch(cluster, row);
-    }
-  }
-
   async #afterSeal(cluster: Cluster, branch: Branch, sealed: Promotion): Promise<void> {
-    const { timeline, lsn, reserved } = sealed;
-    if (timeline === undefined || lsn === undefined || reserved === undefined) {
-      throw new VaultError('corrupt', `the seal of epoch ${sealed.epoch} says neither timeline nor LSN`);
-    }
-    await this.#fillSpool(cluster, branch, parseLsn(lsn));
-    let history: string | null = null;
-    for (let number = 2; number < reserved; number++) {
-      const row = await readHistory(cluster, number, this.#context.histories);
-      await this.#spool.put(historyName(number), row?.text ?? RESERVED_HISTORY);
-      if (number === timeline) history = row?.text ?? null;
-    }
+    this.#spool.open(cluster, branch.head.epoch);
+    const seal = await prepareSeal(this.#context, cluster, branch, sealed, this.#spool);
     crashPoint('promote-spooled');
-    const { id, epoch, node, mode } = sealed;
-    const wholeForks = [...viewOf(cluster, branch, node).branch.wholeForks];
-    const { head } = branch;
-    const tail =
-      head.tail?.timeline === timeline && head.tail.lsn === lsn
-        ? (tailSegment(head, cluster.segmentSize) ?? null)
-        : null;
-    const seal: Seal = {
-      id,
-      epoch,
-      node,
-      mode,
-      timeline,
-      lsn,
-      reserved,
-      history,
-      tail,
-      wholeForks,
-      segmentSize: cluster.segmentSize,
-    };
     writeSeal(this.#context.paths, seal);
     crashPoint('promote-seal-written');
     this.#follower.words.clear();
@@ -225,12 +166,6 @@ export class Promoter {
       () => {},
     );
   }
-}
-
-function nameOf(timeline: number, start: Lsn, segmentSize: number): string | undefined {
-  if (start < 0n) return undefined;
-  const name = `${hex8(timeline)}${hex8(Number(start >> 32n))}${hex8(Math.floor(Number(start & 0xffff_ffffn) / segmentSize))}`;
-  return isSegmentName(name) ? name : undefined;
 }
 
 /** One query to the server of this node. @throws VaultError unreachable | denied … (hot_standby = off: nobody gets in) */
@@ -287,6 +222,7 @@ export async function openSealed(
         `${JSON.stringify({ epoch: seal.epoch, timeline: seal.reserved })}\n`,
       );
       removeDurably(context.paths.seal);
+      fs.rmSync(context.paths.sealed, { recursive: true, force: true });
       journal?.state(
         'promotion',
         `timeline ${seal.reserved} is open: this node is the primary of epoch ${seal.epoch}`,
@@ -308,10 +244,10 @@ export async function openSealed(
 }
 
 /**
- * The gate's work: `standby.signal` first, then the reason, both flushed: the restart is read-only whatever happens next.
+ * The gate's work: the signal file first, then the reason, both flushed: the restart is read-only whatever happens next.
  */
 export async function closeGate(context: NodeContext, why: string): Promise<void> {
-  await writeSignalFile(context.pgdata, 'standby.signal');
+  await writeSignalFile(context.pgdata, readOnlySignal(context.paths));
   replaceDurably(context.paths.refused, `${why}\n`);
   removeDurably(context.paths.seal);
 }

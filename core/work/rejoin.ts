@@ -38,7 +38,7 @@ import { readDetached, removeDurably, replaceDurably, statePaths, type StatePath
 import { refuseRunning, salvage, type Salvaged } from './salvage.ts';
 import { planAside, setAside } from './set-aside.ts';
 import { createStandby, forgetPastLife, type CreateStandbyRequest } from './standby.ts';
-import { checkStandbyParameters, makeStandby } from './standby-files.ts';
+import { checkStandbyParameters, makeStandby, type Made } from './standby-files.ts';
 import { readVaultFacts } from './vault-facts.ts';
 import { withoutAgent } from './without-agent.ts';
 import type { WriterSeat } from './writer.ts';
@@ -69,6 +69,7 @@ export type RejoinPlan = {
 
 export type Rejoined = {
   how: RejoinPlan['how'];
+  mode: Made['mode'];
   pgdata: string;
   salvaged: Salvaged;
   /** Where files of pg_wal were moved to; null: none was. */
@@ -146,7 +147,7 @@ export async function rejoin(cluster: Cluster, request: RejoinRequest, plan: Rej
   if (salvaged.files.length > 0)
     say(`salvaged ${salvaged.files.length} files, up to ${salvaged.endLsn} on timeline ${salvaged.timeline}`);
   const result = { how: plan.how, pgdata: pgdata.path, salvaged };
-  let made: Pick<Rejoined, 'notices' | 'setAside' | 'movedAside'>;
+  let made: Pick<Rejoined, 'notices' | 'mode' | 'setAside' | 'movedAside'>;
   if (plan.how === 'keep') made = await keep(cluster, request, plan);
   else if (plan.how === 'rewind') {
     const failure = await rewindIt(cluster, request, say);
@@ -174,7 +175,7 @@ async function keep(
   cluster: Cluster,
   request: RejoinRequest,
   plan: RejoinPlan,
-): Promise<Pick<Rejoined, 'notices' | 'setAside' | 'movedAside'>> {
+): Promise<Pick<Rejoined, 'notices' | 'mode' | 'setAside' | 'movedAside'>> {
   const { pgdata, stateDir } = request;
   const aside = await planAside(cluster, plan.branch, pgdata, plan.wal);
   return withHold(cluster, request, pgdata, () =>
@@ -182,8 +183,8 @@ async function keep(
       // first of all: whatever happens after it, a start is read-only
       await writeSignalFile(pgdata.path, 'standby.signal');
       const moved = await setAside(pgdata.walDirectory, stateDir, aside, new Date());
-      const notices = await becomeStandby(request, pgdata);
-      return { notices, setAside: moved ?? null, movedAside: null };
+      const { notices, mode } = await becomeStandby(request, pgdata);
+      return { notices, mode, setAside: moved ?? null, movedAside: null };
     }),
   );
 }
@@ -193,7 +194,7 @@ async function rewindIt(
   cluster: Cluster,
   request: RejoinRequest,
   say: (text: string) => void,
-): Promise<Pick<Rejoined, 'notices' | 'setAside' | 'movedAside'> | string> {
+): Promise<Pick<Rejoined, 'notices' | 'mode' | 'setAside' | 'movedAside'> | string> {
   const { pgdata, stateDir, sourceServer = '' } = request;
   const program = await findRewind(await findBinDir(pgdata.majorVersion, undefined));
   if (program === undefined) return 'pg_rewind is gone';
@@ -218,8 +219,8 @@ async function rewindIt(
     await copyConfiguration(kept, target);
     const rewound = await readPgdata(target);
     const made = await withHold(cluster, request, rewound, async () => {
-      const notices = await becomeStandby(request, rewound);
-      return { notices, setAside: null, movedAside: null };
+      const { notices, mode } = await becomeStandby(request, rewound);
+      return { notices, mode, setAside: null, movedAside: null };
     });
     removeDurably(rewindMark(paths));
     await rm(kept, { recursive: true, force: true });
@@ -231,7 +232,7 @@ async function replace(
   cluster: Cluster,
   request: RejoinRequest,
   say: (text: string) => void,
-): Promise<Pick<Rejoined, 'notices' | 'setAside' | 'movedAside'>> {
+): Promise<Pick<Rejoined, 'notices' | 'mode' | 'setAside' | 'movedAside'>> {
   const { pgdata, stateDir, seat } = request;
   const paths = statePaths(stateDir);
   const movedAside = `${pgdata.path}.${new Date().toISOString().replace(/[-:]|\.\d+/g, '')}`;
@@ -255,9 +256,9 @@ async function replace(
     // a node keeps its own configuration: memory, addresses, who is let in
     await copyConfiguration(movedAside, made.pgdata);
     const fresh = await readPgdata(made.pgdata);
-    const notices = await makeStandby(fresh, commandsOf(stateDir), request.parameters);
+    const { notices, mode } = await makeStandby(fresh, commandsOf(stateDir), request.parameters, paths);
     removeDurably(rewindMark(paths));
-    return { notices, setAside: null, movedAside };
+    return { notices, mode, setAside: null, movedAside };
   } catch (error) {
     if (await isThere(pgdata.path)) throw withHint(error, movedAside);
     await rename(movedAside, pgdata.path); // nothing was made yet: as it was
@@ -274,7 +275,7 @@ function withHint(error: unknown, movedAside: string): unknown {
 }
 
 /** State directory, parameters, signal file; the writer's past is forgotten. */
-async function becomeStandby(request: RejoinRequest, pgdata: Pgdata): Promise<string[]> {
+async function becomeStandby(request: RejoinRequest, pgdata: Pgdata): Promise<Made> {
   const paths = statePaths(request.stateDir);
   await forgetPastLife(paths);
   forgetWriter(request.seat, paths);
@@ -283,7 +284,7 @@ async function becomeStandby(request: RejoinRequest, pgdata: Pgdata): Promise<st
     pgdata: pgdata.path,
     stateDir: request.stateDir,
   });
-  return makeStandby(pgdata, commands, request.parameters);
+  return makeStandby(pgdata, commands, request.parameters, paths);
 }
 
 /** What made it a primary: epoch and nonce, and the timeline it opened. It is one again only by a promotion of its own. */
@@ -293,7 +294,7 @@ function forgetWriter(seat: WriterSeat, paths: StatePaths): void {
 }
 
 /** Holds the WAL it begins with until its row in the manifest does. */
-async function withHold<T>(
+async function withHold<T extends Pick<Made, 'mode'>>(
   cluster: Cluster,
   request: RejoinRequest,
   pgdata: Pgdata,
@@ -315,6 +316,7 @@ async function withHold<T>(
       lastArchived: null,
       lastRestored: null,
       lastReplayedLsn: null,
+      mode: done.mode,
       consistent: false,
       trouble: null,
     });

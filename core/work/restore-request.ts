@@ -134,9 +134,10 @@ async function fetchWith(context: NodeContext, source: RestoreSource, row: WalRo
   await source.fetch(await context.cluster(), row);
 }
 
-type Found = { row: WalRow } | { text: string };
+export type Found = { row: WalRow } | { text: string };
 
-async function lookUp(
+/** The row or the text under which a name is served; 'unseen': there is none. @throws VaultError unreachable … */
+export async function lookUp(
   context: NodeContext,
   cluster: Cluster,
   name: string,

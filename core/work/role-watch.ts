@@ -15,7 +15,7 @@ import { recoveryMode } from '../postgres/signal-files.ts';
 import { putEvent, readControl, readHead, type Cluster } from './cluster.ts';
 import { reportNode } from './heartbeat.ts';
 import { inWords, type Journal, type NodeContext } from './node-context.ts';
-import { readKeptRole, writeKeptRole } from './node-state.ts';
+import { isWaitNode, readKeptRole, writeKeptRole, type StatePaths } from './node-state.ts';
 
 /** How often a server that may have to be stopped is looked at, in ms. */
 const STOP_LOOK_MS = 1000;
@@ -65,7 +65,7 @@ export class RoleWatch {
   async #lookOnce(): Promise<void> {
     const { node, paths, seat, pgdata } = this.#context;
     const kept = readKeptRole(paths);
-    const server = await serverRole(pgdata);
+    const server = await serverRole(pgdata, paths);
     // What a standby is needs no reading: it changes by its own server only.
     if (server === 'other' || (server === 'recovering' && kept?.role === 'standby')) return;
     const cluster = await this.#context.cluster();
@@ -120,7 +120,7 @@ export class RoleWatch {
   }
 
   async #fenced(cluster: Cluster, { epoch }: KeptRole, primary: string): Promise<void> {
-    const { node, pgdata, settings } = this.#context;
+    const { node, paths, pgdata, settings } = this.#context;
     const why = `${node} is fenced: ${primary} holds epoch ${epoch}`;
     if (settings.onFenced !== 'stop') {
       this.#journal.state('fenced', `${why}; on_fenced = "none" leaves its server running`);
@@ -128,7 +128,7 @@ export class RoleWatch {
     }
     this.#journal.state('fenced', `${why}; stopping its server`);
     // Asked once more right before: in the time that the vault took it may have become a standby, or have gone.
-    if ((await serverRole(pgdata)) !== 'open') return;
+    if ((await serverRole(pgdata, paths)) !== 'open') return;
     const text = `${why}; on_fenced = "stop": its agent ${await stopFenced(pgdata)}`;
     this.#journal.state('fenced', text);
     await putEvent(cluster, { kind: 'fenced-stop', node, epoch, text });
@@ -149,10 +149,11 @@ export async function stopFenced(pgdata: string, fastMs = FAST_STOP_MS): Promise
 }
 
 /** By signal files and pg_control, read anew: a memory of it could stop the wrong server. */
-async function serverRole(pgdata: string): Promise<RoleFacts['server']> {
+async function serverRole(pgdata: string, paths: StatePaths): Promise<RoleFacts['server']> {
   if ((await runningServer(pgdata)) === undefined) return 'other';
   const mode = await recoveryMode(pgdata);
   const { state } = await readControlFile(pgdata);
   if (mode === 'none' && state === IN_PRODUCTION) return 'open';
-  return mode === 'standby' && state === IN_ARCHIVE_RECOVERY ? 'recovering' : 'other';
+  const follows = mode === 'standby' || (mode === 'archive' && isWaitNode(paths));
+  return follows && state === IN_ARCHIVE_RECOVERY ? 'recovering' : 'other';
 }

@@ -21,8 +21,12 @@ export class Spool {
   #dir: string | undefined;
   #of = '';
 
-  constructor(paths: StatePaths) {
+  /** @param fixed  a directory of its own that no epoch moves, made if need be; open() is not for such a one */
+  constructor(paths: StatePaths, fixed?: string) {
     this.#paths = paths;
+    if (fixed === undefined) return;
+    fs.mkdirSync(fixed, { recursive: true, mode: 0o700 });
+    this.#dir = fixed;
   }
 
   /** The directory of this vault and epoch; what another one had is no longer true and goes. */

@@ -5,6 +5,7 @@
 import { appendFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
+import type { StandbyMode } from '../cluster/facts.ts';
 import { writeParameters, type ParameterChanges } from '../postgres/auto-conf.ts';
 import { quoteValue, readConfFiles, readText } from '../postgres/conf-files.ts';
 import { syncDirectory } from '../postgres/durable-write.ts';
@@ -12,14 +13,21 @@ import { binMajorVersion, findBinDir, judgeParameter } from '../postgres/server.
 import { removeSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
 import type { ControlFile } from '../wal/control-file.ts';
 import { nodeParameters, type Intervals } from './configure.ts';
+import { isWaitNode, removeDurably, replaceDurably, type StatePaths } from './node-state.ts';
 import type { Commands } from './wrappers.ts';
 
 export type StandbyParameters = Intervals & {
-  /** hot: answers queries while it follows. */
-  mode: 'hot';
+  /** undefined: as this node was configured before, else hot. */
+  mode?: StandbyMode;
   port?: number;
   /** --set name=value. */
   set: Readonly<Record<string, string>>;
+};
+
+export type Made = {
+  /** What a person should know of it. */
+  notices: string[];
+  mode: StandbyMode;
 };
 
 /** Ours: set by --set they would break the standby, or be overwritten. */
@@ -75,6 +83,11 @@ export async function checkStandbyParameters(
         hint: 'Leave it out.',
       });
     }
+    if (name.toLowerCase() === 'recovery_prefetch' && parameters.mode === 'wait') {
+      throw new VaultError('usage', `--set recovery_prefetch: wait mode needs it off`, {
+        hint: 'Leave it out.',
+      });
+    }
     quoteValue(value);
   }
   const binDir = await findBinDir(majorVersion, undefined);
@@ -90,26 +103,30 @@ export async function checkStandbyParameters(
 }
 
 /**
- * Makes the directory a standby: parameters, then standby.signal, durable when it returns.
+ * Makes the directory a standby: parameters, then its signal file, durable when it returns.
  *
- * @returns what a person should know of it
  * @throws VaultError usage (--set lowers what a standby must not lower) | local
  */
 export async function makeStandby(
   pgdata: { path: string; configFile: string; control: ControlFile },
   commands: Commands,
   parameters: StandbyParameters,
-): Promise<string[]> {
+  paths: StatePaths,
+): Promise<Made> {
   const notices = await completeConfiguration(pgdata);
   const current = await readConfFiles(pgdata.path, pgdata.configFile);
   const set = Object.fromEntries(
     Object.entries(parameters.set).map(([name, value]) => [name.toLowerCase(), value]),
   );
+  const mode = parameters.mode ?? modeBefore(paths, current);
   const changes: Record<string, string | null> = {
     ...nodeParameters(commands, parameters, current),
-    hot_standby: 'on',
+    hot_standby: mode === 'hot' ? 'on' : 'off',
     recovery_target_timeline: 'latest',
   };
+  // A command that waits would keep PostgreSQL from applying what it has already (measured, 15 and later).
+  if (mode === 'wait') changes.recovery_prefetch = 'off';
+  else if (isWaitNode(paths)) changes.recovery_prefetch = null;
   for (const name of current.keys()) {
     // the origin's: a target of recovery would end it there, a primary_conninfo would have nodes talk to each other
     if (/^recovery_target(_|$)/.test(name) && name !== 'recovery_target_timeline') changes[name] = '';
@@ -129,11 +146,35 @@ export async function makeStandby(
     );
   }
   await writeParameters(pgdata, changes satisfies ParameterChanges);
-  await removeSignalFile(pgdata.path, 'recovery.signal');
   await removeSignalFile(pgdata.path, 'promote');
-  await writeSignalFile(pgdata.path, 'standby.signal');
-  return notices;
+  await setSignal(pgdata.path, paths, mode);
+  return { notices, mode };
 }
+
+/** At no moment without a signal file: a start in between would open. Where both are there, standby.signal rules. */
+async function setSignal(pgdata: string, paths: StatePaths, mode: StandbyMode): Promise<void> {
+  if (mode === 'wait') {
+    replaceDurably(
+      paths.wait,
+      'recovery.signal is the signal file of this node: its restore command waits\n',
+    );
+    await writeSignalFile(pgdata, 'recovery.signal');
+    await removeSignalFile(pgdata, 'standby.signal');
+  } else {
+    await writeSignalFile(pgdata, 'standby.signal');
+    await removeSignalFile(pgdata, 'recovery.signal');
+    removeDurably(paths.wait);
+  }
+}
+
+/** By what `standby create` or `standby configure` left here; a node that was none is hot. */
+function modeBefore(paths: StatePaths, current: ReadonlyMap<string, string>): StandbyMode {
+  if (isWaitNode(paths)) return 'wait';
+  return isOff(current.get('hot_standby')) ? 'warm' : 'hot';
+}
+
+const isOff = (value: string | undefined): boolean =>
+  value !== undefined && /^(off?|false|fals|fal|fa|f|no?|0)$/i.test(value);
 
 /** What the origin was started with may stand in no file (`-c max_connections=500`): pg_control knows it. */
 function raised(

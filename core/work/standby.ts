@@ -6,7 +6,7 @@ import { readFile, realpath, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
-import { keys, type BackupRow, type NodeRow } from '../cluster/facts.ts';
+import { keys, type BackupRow, type NodeRow, type StandbyMode } from '../cluster/facts.ts';
 import { readText } from '../postgres/conf-files.ts';
 import { readPgdata, type Pgdata } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
@@ -25,6 +25,7 @@ import {
   checkStandbyParameters,
   clearWalDirectory,
   makeStandby,
+  type Made,
   type StandbyParameters,
 } from './standby-files.ts';
 import { hasWalUpTo } from './wal-arrival.ts';
@@ -45,6 +46,7 @@ export type Standby = {
   notices: string[];
   /** First segment that it will ask for. */
   firstSegment: string;
+  mode: StandbyMode;
 };
 
 /**
@@ -68,7 +70,7 @@ export async function createStandby(
   const holdId = `standby-${newId()}`;
   const at = new Date().toISOString();
   await addHold(cluster, holdId, { kind: 'standby', from: row.startSegment, node: request.node, at });
-  let notices: string[] = found;
+  let made: Made = { notices: found, mode: 'hot' };
   const keeper = keepHolding(cluster, holdId);
   try {
     const { backup } = await restoreBackup(cluster, {
@@ -80,12 +82,13 @@ export async function createStandby(
         const control = parseControlFile(await readFile(controlFile));
         const configFile = path.join(restored, 'postgresql.conf');
         const target = { path: restored, configFile, control };
-        notices = [...found, ...(await makeStandby(target, commands, request.parameters))];
+        const done = await makeStandby(target, commands, request.parameters, statePaths(stateDir));
+        made = { ...done, notices: [...found, ...done.notices] };
       },
     });
     const pgdata = await realpath(target);
-    await register(cluster, request.node, pgdata, backup.startSegment);
-    return { pgdata, stateDir, notices, firstSegment: backup.startSegment, backup };
+    await register(cluster, request.node, pgdata, backup.startSegment, made.mode);
+    return { pgdata, stateDir, ...made, firstSegment: backup.startSegment, backup };
   } finally {
     keeper.stop();
     // registered, the node's restart point holds; failed, nothing is needed any more
@@ -127,10 +130,10 @@ export async function configureStandby(cluster: Cluster, request: ConfigureStand
   const keeper = keepHolding(cluster, holdId);
   try {
     const commands = await install(request.installation, pgdata.path, stateDir);
-    const notices = await makeStandby(pgdata, commands, request.parameters);
+    const made = await makeStandby(pgdata, commands, request.parameters, statePaths(stateDir));
     await clearWalDirectory(pgdata.walDirectory);
-    await register(cluster, request.node, pgdata.path, firstSegment);
-    return { pgdata: pgdata.path, stateDir, notices, firstSegment };
+    await register(cluster, request.node, pgdata.path, firstSegment, made.mode);
+    return { pgdata: pgdata.path, stateDir, ...made, firstSegment };
   } finally {
     keeper.stop();
     await dropHold(cluster, holdId).catch(() => {});
@@ -204,6 +207,8 @@ function install(installation: Installation, pgdata: string, stateDir: string): 
 export async function forgetPastLife(paths: StatePaths): Promise<void> {
   const left = [
     paths.seal,
+    paths.sealed,
+    paths.reported,
     paths.detached,
     paths.refused,
     paths.served,
@@ -215,7 +220,13 @@ export async function forgetPastLife(paths: StatePaths): Promise<void> {
   for (const place of left) await rm(place, { recursive: true, force: true });
 }
 
-async function register(cluster: Cluster, node: string, pgdata: string, firstSegment: string): Promise<void> {
+async function register(
+  cluster: Cluster,
+  node: string,
+  pgdata: string,
+  firstSegment: string,
+  mode: StandbyMode,
+): Promise<void> {
   await reportNode(
     cluster,
     {
@@ -226,6 +237,7 @@ async function register(cluster: Cluster, node: string, pgdata: string, firstSeg
       lastArchived: null,
       lastRestored: null,
       lastReplayedLsn: null,
+      mode,
       consistent: false,
       trouble: null,
     },

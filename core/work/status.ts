@@ -11,6 +11,7 @@ import {
   type GapRow,
   type Head,
   type NodeRow,
+  type StandbyMode,
   type RelayRow,
   type TriggerMode,
   type VaultRef,
@@ -71,6 +72,8 @@ export type RelayStatus = Pick<
 export type NodeStatus = {
   name: string;
   role: 'primary' | 'standby' | 'fenced' | 'unknown';
+  /** Of a standby; null: not known (it was made before modes were). */
+  mode: StandbyMode | null;
   heartbeatAt: string | null;
   lastRestored: string | null;
   restartPoint: string | null;
@@ -149,7 +152,8 @@ async function nodeStatus(
   const { name, heartbeatAt, lastRestored, restartPoint, trouble } = node;
   // Its last word was "primary", but the epoch names another: it may be down, or not know it yet.
   const role: NodeStatus['role'] = node.role === 'primary' && name !== primary ? 'fenced' : node.role;
-  const base = { name, role, heartbeatAt, lastRestored, restartPoint, trouble };
+  const mode = role === 'standby' ? (node.mode ?? null) : null;
+  const base = { name, role, mode, heartbeatAt, lastRestored, restartPoint, trouble };
   if (name === primary) return { ...base, lagSegments: 0, lagSeconds: 0 };
   const lag = segmentsBehind(branch, lastRestored, cluster.segmentSize);
   if (lag === null) return { ...base, lagSegments: null, lagSeconds: null };

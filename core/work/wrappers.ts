@@ -155,6 +155,7 @@ exit 0
 `,
     // A detached node is opened for a test with what it has: it shall find the end, and nobody waits for its archive.
     // What failed before a seal is asked once more after it: "refused" while a fast trigger waits for its seal would stop the server.
+    // In wait mode nothing comes from a spool: a segment may be there that must not be replayed before the trigger.
     // 1 is said only where the bundle said "absent" (42), or where a standby will ask again; 200 stops recovery, nothing is lost.
     restore: `${head('restore %f %p')}own=no
 if [ . -ef "$P" ]; then own=yes; fi
@@ -171,7 +172,7 @@ case $1 in
 ${WAL_FILE}) ;;
 *) echo "walvault: [usage] not the name of a WAL file: $1" >&2; fail ;;
 esac
-if [ $own = yes ] && [ $pending = no ]; then
+if [ $own = yes ] && [ $pending = no ] && { [ ! -e "$S/wait" ] || [ -e "$D/standby.signal" ]; }; then
   if [ -f "$S/now/$1" ]; then
     case $1 in
     *.history) cp "$S/now/$1" "$2" 2>/dev/null && exit 0 ;;

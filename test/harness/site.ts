@@ -112,6 +112,10 @@ export class TestSite {
     };
   }
 
+  get segmentMiB(): number {
+    return this.options.segmentSizeMiB ?? 16;
+  }
+
   get serverEnv(): NodeJS.ProcessEnv {
     return this.serverEnvOf();
   }

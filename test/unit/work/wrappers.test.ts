@@ -114,6 +114,19 @@ describe('restore', () => {
     },
   );
 
+  test('in wait mode nothing comes from the spool; a node that starts by standby.signal all the same is a standby', async () => {
+    const { spool } = await install(42);
+    signal('wait', state);
+    signal('recovery.signal');
+    for (const name of [A, '00000002.history']) fs.writeFileSync(path.join(spool, name), 'bytes');
+    expect(call('restore', [A, 'pg_wal/X'])).toBe(1);
+    expect(call('restore', ['00000002.history', 'pg_wal/X'])).toBe(1);
+    expect(calls()).toBe(2);
+    signal('standby.signal');
+    expect(call('restore', [A, 'pg_wal/X'])).toBe(0);
+    expect(calls()).toBe(2);
+  });
+
   const codes = [0, 1, 2, 42, 75, 125, 126, 127, 200];
   test.each(codes)('exit %i of the bundle on a standby never stops it', async (code) => {
     await install(code);
