@@ -83,7 +83,7 @@ export function share(min: number, max: number): Kind<number> {
     describe: `number, ${min} to ${max}`,
     parse: (text) => {
       if (!/^\d{1,3}(\.\d{1,6})?$/.test(text)) throw new RangeError('is not a number');
-      return within(Number(text), min, max, String(min), String(max));
+      return within(Number(text) + 0, min, max, String(min), String(max)); // '-0' is 0
     },
     format: String,
   };
@@ -94,7 +94,7 @@ export function integer(min: number, max: number): Kind<number> {
     describe: `whole number, ${min} to ${max}`,
     parse: (text) => {
       if (!/^-?\d{1,15}$/.test(text)) throw new RangeError('is not a whole number');
-      return within(Number(text), min, max, String(min), String(max));
+      return within(Number(text) + 0, min, max, String(min), String(max)); // '-0' is 0
     },
     format: String,
   };

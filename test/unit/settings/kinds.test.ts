@@ -137,6 +137,10 @@ test.each(['', '127.0.0.1:4566', 'ftp://x', 'http://', 'http:///x'])('%j is no e
   expect(() => httpUrl().parse(given)).toThrow(RangeError);
 });
 
+test('a zero with a sign is zero', () => {
+  expect(Object.is(integer(-1, 1).parse('-0'), 0)).toBe(true);
+});
+
 test('durations and sizes come back from their text', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 86_400_000 }), (ms) => {
