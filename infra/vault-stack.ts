@@ -322,7 +322,7 @@ export class VaultStack extends Stack {
       functionResponseTypes: ['ReportBatchItemFailures'],
       scalingConfig: { maximumConcurrency: 2 },
     });
-    this.#schedule('pass', Schedule.rate(Duration.minutes(5)), made, { pass: true });
+    this.#schedule('pass', Schedule.rate(Duration.minutes(5)), made, { sweep: false });
     this.#schedule('sweep', Schedule.rate(Duration.days(1)), made, { sweep: true });
     return made;
   }

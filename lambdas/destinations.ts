@@ -24,7 +24,7 @@ function topic(arn: string): Destination {
       try {
         await publish({ topic: arn, subject, text, attributes: { kind, urgency, cluster } });
       } catch (cause) {
-        throw new Error(`${arn} was not told: ${reasonOf(cause)}`, { cause });
+        throw new Error(`${arn} was not told: ${(cause as Error).message}`, { cause });
       }
     },
   };

@@ -34,6 +34,12 @@ export function untilDeadline(call: Call): AbortSignal {
   return AbortSignal.timeout(Math.max(1, call.getRemainingTimeInMillis() - MARGIN_MS));
 }
 
+/** The same for the next of `left` clusters: one that has much to do leaves the others their time. */
+export function shareOf(call: Call, left: number): AbortSignal {
+  const leftMs = Math.max(1, call.getRemainingTimeInMillis() - MARGIN_MS);
+  return AbortSignal.timeout(Math.ceil(leftMs / left));
+}
+
 /** One line of the function's log: JSON, as CloudWatch Logs Insights reads it. */
 export function log(fact: Record<string, unknown>): void {
   process.stdout.write(`${JSON.stringify(fact)}\n`);

@@ -1,62 +1,72 @@
 /**
- * The relay, for each change of the manifest and, each few minutes, whatever the stream has said: carries this region's vault to the other
- * one, with the engine of `walvault relay`, then tells that region what has arrived. In both regions there is one; only that of the
- * active vault has anything to do, so that after a failover the rows go the other way by themselves.
+ * Relay: carries what this region's vault takes into that of the other region, by the very pass of `walvault relay`, and tells that
+ * region's topic what has arrived. Called by the manifest's stream within a second; by the queue of batches that failed for good; by a
+ * schedule each few minutes, and once a day with a comparison of every row; by a person with `{"sweep": true, "cluster": "main"}`.
  *
- * An event is a hint: lost, doubled or out of order it changes nothing, and a pass each few minutes finds what none spoke of.
+ * Both regions have it: the one whose vault is active carries, the other one's does nothing.
  */
 import { VaultError } from '../core/errors.ts';
-import { announceArrivals } from '../core/work/announce.ts';
-import { openCluster, readControl, type Cluster } from '../core/work/cluster.ts';
-import { reachReplica, relayPass, Turned } from '../core/work/relay.ts';
+import { keys } from '../core/cluster/facts.ts';
+import { listClusters } from '../core/work/cluster-list.ts';
+import { carryCluster, type Carried } from '../core/work/carry-cluster.ts';
+import { reachReplica } from '../core/work/relay.ts';
+import type { SQSBatchResponse } from 'aws-lambda';
+import type { Vault } from '../core/vault/vault.ts';
 import {
   forEachCluster,
   functionSettings,
   keptVault,
   log,
+  shareOf,
   throwFailures,
-  untilDeadline,
   type Call,
 } from './function.ts';
-import { readRelayEvent, type PartialFailure, type RelayEvent } from './relay-event.ts';
-import { publishArrival } from './topics.ts';
+import { wantedBy, type RelayCall, type Wanted } from './relay-call.ts';
+import { publishJson } from './topics.ts';
 
-/** @throws Error  a scheduled pass failed for some cluster; a failed batch is answered, not thrown: what did not fail is not tried again */
-export async function handler(event: RelayEvent, call: Call): Promise<PartialFailure | undefined> {
-  const work = readRelayEvent(event);
+/**
+ * @returns to stream and queue: what has to come again, a cluster that is unfinished too, since perhaps nothing else would call; to a
+ *          schedule or a person: what became of each cluster (an unfinished one goes on at the next call)
+ * @throws Error  by a schedule or a person: where it failed for a cluster, the others are done
+ */
+export async function handler(
+  event: RelayCall,
+  call: Call,
+): Promise<SQSBatchResponse | Record<string, Carried>> {
   const settings = functionSettings();
-  const [own, other] = [settings.need('vault'), settings.need('relayTo')];
-  const [topic] = settings.need('arrivalsTopic');
-  const vault = await keptVault(own, settings);
-  const signal = untilDeadline(call);
-
-  const ends = await forEachCluster(vault, work.clusters, async (source: Cluster) => {
-    // the other region's function carries the other way
-    if ((await readControl(source)).role !== 'active') return;
-    const open = () => keptVault(other, settings);
-    const target = await reachReplica(source, other, { open, make: open });
-    try {
-      const report = await relayPass(source, target, { sweep: work.sweep, signal });
-      if (report.rows + report.home + report.aside > 0 || report.backups.length > 0)
-        log({ level: 'info', cluster: source.name, ...report });
-    } catch (error) {
-      // became a replica since it was looked at
-      if (error instanceof Turned) return;
-      throw error;
-    } finally {
-      // what was committed has arrived, whatever became of the rest
-      if (topic !== undefined)
-        await announceArrivals(await openCluster(target.vault, target.name), publishArrival(topic, target));
-    }
+  const topics = settings.need('arrivalsTopic');
+  const wanted = wantedBy(event);
+  const [from, to] = await Promise.all(
+    [settings.need('vault'), settings.need('relayTo')].map((url) => keptVault(url, settings)),
+  );
+  const names = await namesOf(from!, wanted);
+  const other = async (): Promise<Vault> => to!;
+  const ends = await forEachCluster(from!, names, async (cluster) => {
+    const carried = await carryCluster(
+      cluster,
+      () => reachReplica(cluster, to!.url, { open: other, make: other }),
+      {
+        sweep: wanted.sweep,
+        signal: shareOf(call, names.length - names.indexOf(cluster.name)),
+        publish: (arrival) => publishJson(topics, arrival, { kind: arrival.kind, cluster: arrival.cluster }),
+      },
+    );
+    log({ level: 'info', cluster: cluster.name, sweep: wanted.sweep, ...carried });
+    return carried;
   });
-  const failed = ends.filter(({ error }) => error !== undefined && !isGone(error));
-  if (work.answer === undefined) throwFailures('relay', failed);
-  return work.answer?.(new Set(failed.map(({ cluster }) => cluster)));
+  if (wanted.again !== undefined) {
+    const failed = ends.filter(({ result }) => result === undefined || result.end === 'unfinished');
+    return { batchItemFailures: wanted.again(new Set(failed.map(({ cluster }) => cluster))) };
+  }
+  throwFailures('the relay', ends);
+  return Object.fromEntries(ends.map(({ cluster, result }) => [cluster, result!]));
 }
 
-/** A record of a cluster that this vault does not hold, or no more: to try it again would keep its shard back for ever. */
-function isGone(error: unknown): boolean {
-  return (
-    error instanceof VaultError && error.code === 'unconfigured' && error.message.startsWith('no cluster ')
-  );
+async function namesOf(vault: Vault, { clusters, isHint }: Wanted): Promise<string[]> {
+  if (clusters === undefined) return listClusters(vault);
+  const there = await Promise.all(clusters.map((name) => vault.manifest.get(keys.control(name))));
+  const missing = clusters.filter((_, index) => there[index] === undefined);
+  if (!isHint && missing.length > 0)
+    throw new VaultError('unconfigured', `no cluster ${missing[0]} in ${vault.url}`);
+  return clusters.filter((name) => !missing.includes(name));
 }

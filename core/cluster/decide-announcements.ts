@@ -1,100 +1,130 @@
 /**
- * What the region of a replica is to be told of what has arrived there, from what it was told last: segments in batches along the live
- * branch, each history file and each base backup by itself. Decided from the replica's own state and not from what a pass brought, so that
- * a function that died between commit and message tells it the next time.
+ * What the topic of a replica's region is to be told: which segments of the live branch, history files and base backups have arrived there
+ * since it was told last.
+ *
+ * Each announcement carries what is told once it is out, so that whoever publishes moves the row after each of them: one that dies between
+ * the two tells it again, and none is left out. A stretch always begins where the last one that was told ends; so whatever comes twice,
+ * nothing is told before what lies below it on its timeline.
  *
  * Pure.
  */
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
-import { timelineAt, type Lineage } from '../wal/lineage.ts';
-import { segmentAt } from '../wal/name.ts';
-import type { BackupRow, Head, HistoryRow } from './facts.ts';
+import type { Lineage } from '../wal/lineage.ts';
+import { historyName, segmentAt, segmentStart } from '../wal/name.ts';
+import type { ArrivalsRow, BackupRow, Head, HistoryRow, HoldsRow } from './facts.ts';
 
-/** Kept beside the replica: what was announced. `lsn`: the end of the last segment; null: none. */
-export type Announced = { lsn: string | null; timelines: number[]; backups: string[] };
-
-export type Announcement =
-  | { kind: 'history'; timeline: number; parent: number; fork: string }
-  /** `lsn`: where the last of them ends. */
-  | { kind: 'segments'; timeline: number; first: string; last: string; count: number; lsn: string }
-  | { kind: 'backup'; id: string; startSegment: string; stopSegment: string | null; sizeBytes: number };
+/** Where the topic stands; undefined: it was never told anything. */
+export type Told = Pick<ArrivalsRow, 'vaultId' | 'ends' | 'histories' | 'backups'>;
 
 export type Arrived = {
-  head: Pick<Head, 'lsn' | 'firstLsn'>;
-  lineage: Lineage;
-  /** Of the lineage. */
-  histories: readonly Pick<HistoryRow, 'timeline' | 'parent' | 'forkLsn'>[];
-  backups: readonly Pick<BackupRow, 'id' | 'state' | 'startSegment' | 'stopSegment' | 'sizeBytes'>[];
-  /** Bytes. */
+  cluster: string;
+  /** The replica, as the relay reaches it. */
+  vault: string;
+  vaultId: string;
   segmentSize: number;
+  head: Pick<Head, 'timeline' | 'lsn' | 'firstLsn'>;
+  /** Of head.timeline. */
+  lineage: Lineage;
+  /** History rows of the lineage. */
+  histories: ReadonlyMap<number, HistoryRow>;
+  backups: readonly BackupRow[];
+  /** Of the replica's own retention: what lies below it is not there to be told of. */
+  horizon: HoldsRow['horizon'];
 };
 
-/** In the order in which a standby needs them: a history before any segment of its timeline, backups last. */
-export function decideAnnouncements(
-  told: Announced | undefined,
-  arrived: Arrived,
-): { announcements: Announcement[]; next: Announced } {
-  const known = new Set(told?.timelines);
-  const histories = arrived.histories
-    .filter(({ timeline }) => !known.has(timeline))
-    .map(({ timeline, parent, forkLsn }): Announcement => ({
-      kind: 'history',
-      timeline,
-      parent,
-      fork: forkLsn,
-    }));
-  const runs = segmentRuns(told?.lsn ?? null, arrived);
-  const inOrder = [...histories, ...runs].sort(
-    (one, other) => timelineOf(one) - timelineOf(other) || (one.kind === 'history' ? -1 : 1),
-  );
-  const complete = arrived.backups.filter(({ state }) => state === 'complete');
-  const backups = complete
-    .filter(({ id }) => told?.backups.includes(id) !== true)
-    .map(({ id, startSegment, stopSegment, sizeBytes }): Announcement => ({
-      kind: 'backup',
-      ...{ id, startSegment, stopSegment, sizeBytes },
-    }));
-  return {
-    announcements: [...inOrder, ...backups],
-    next: {
-      lsn: arrived.head.lsn,
-      timelines: arrived.histories.map(({ timeline }) => timeline).sort((one, other) => one - other),
-      // those that are gone need not be remembered
-      backups: complete.map(({ id }) => id).sort(),
-    },
+/** One message, as subscribers get it. */
+export type Arrival = { cluster: string; vault: string; at: string; timeline: number } & (
+  | {
+      kind: 'segments';
+      /** Names of the first and the last; `count` of them lie one behind the other. */
+      first: string;
+      last: string;
+      count: number;
+      /** Where the last one ends: a standby there can replay up to it. */
+      lsn: string;
+    }
+  | { kind: 'history'; file: string; parent: number; forkLsn: string }
+  | { kind: 'backup'; id: string; label: string; startLsn: string; stopLsn: string | null }
+);
+
+export type Announcement = { arrival: Arrival; told: Told };
+
+/** In the order in which they must go out; none: all is told. */
+export function decideAnnouncements(before: Told | undefined, now: Arrived, at: string): Announcement[] {
+  const { cluster, vault, vaultId } = now;
+  // A replica that was made anew under the old URL holds what nobody was told of.
+  const known = before?.vaultId === vaultId ? before : undefined;
+  const { ends = {}, histories = [], backups = [] } = known ?? {};
+  let told: Told = { vaultId, ends, histories, backups };
+  const announcements: Announcement[] = [];
+  const announce = (arrival: Arrival, next: Partial<Told>): void => {
+    told = { ...told, ...next };
+    announcements.push({ arrival, told });
   };
+  for (const [index, { timeline }] of now.lineage.entries()) {
+    const common = { cluster, vault, at, timeline };
+    const history = now.histories.get(timeline);
+    if (history !== undefined && !told.histories.includes(timeline)) {
+      const { parent, forkLsn } = history;
+      announce(
+        { ...common, kind: 'history', file: historyName(timeline), parent, forkLsn },
+        { histories: [...told.histories, timeline] },
+      );
+    }
+    const stretch = stretchOf(now, index, told.ends[String(timeline)]);
+    if (stretch === undefined) continue;
+    const { from, to } = stretch;
+    const size = BigInt(now.segmentSize);
+    announce(
+      {
+        ...{ ...common, kind: 'segments' },
+        first: segmentAt(timeline, from, now.segmentSize),
+        last: segmentAt(timeline, to - size, now.segmentSize),
+        count: Number((to - from) / size),
+        lsn: formatLsn(to),
+      },
+      { ends: { ...told.ends, [String(timeline)]: formatLsn(to) } },
+    );
+  }
+  const complete = now.backups.filter(({ state }) => state === 'complete');
+  for (const { id, timeline, label, startLsn, stopLsn } of complete.toSorted(byTime)) {
+    if (told.backups.includes(id)) continue;
+    // Those that retention has taken are forgotten here, so that the row stays small.
+    const kept = told.backups.filter((one) => now.backups.some((backup) => backup.id === one));
+    announce(
+      { ...{ cluster, vault, at, timeline }, kind: 'backup', id, label, startLsn, stopLsn },
+      { backups: [...kept, id] },
+    );
+  }
+  return announcements;
 }
 
-const timelineOf = (one: Announcement): number => ('timeline' in one ? one.timeline : Infinity);
-
-/**
- * One run for each timeline. Where the branch was set back below what was announced (a first contact has set aside what the other
- * vault did not know) it goes on from there: what is new was announced under another timeline's names, or never.
- */
-function segmentRuns(told: string | null, { head, lineage, segmentSize }: Arrived): Announcement[] {
-  if (head.lsn === null) return [];
+/** Whole segments of one timeline that are there and were not told, by their LSNs; `to` exclusive. */
+function stretchOf(
+  now: Arrived,
+  index: number,
+  told: string | undefined,
+): { from: Lsn; to: Lsn } | undefined {
+  const { head, segmentSize, horizon } = now;
+  const { timeline, begins, ends } = now.lineage[index]!;
+  if (head.lsn === null || head.firstLsn === null) return undefined;
   const size = BigInt(segmentSize);
-  const floor = (lsn: Lsn): Lsn => lsn - (lsn % size);
-  const end = parseLsn(head.lsn);
-  const begin = parseLsn(told ?? head.firstLsn ?? head.lsn);
-  const runs: Announcement[] = [];
-  for (let start = floor(begin); start + size <= end;) {
-    const timeline = timelineAt(lineage, start, segmentSize);
-    const part = lineage.find((one) => one.timeline === timeline);
-    const next =
-      part === undefined || part.ends === null || floor(part.ends) >= floor(end)
-        ? floor(end)
-        : floor(part.ends);
-    const stop = next > start ? next : start + size;
-    runs.push({
-      kind: 'segments',
-      timeline,
-      first: segmentAt(timeline, start, segmentSize),
-      last: segmentAt(timeline, stop - size, segmentSize),
-      count: Number((stop - start) / size),
-      lsn: formatLsn(stop),
-    });
-    start = stop;
-  }
-  return runs;
+  const down = (lsn: Lsn): Lsn => lsn - (lsn % size);
+  // The segment that holds a fork is the newer timeline's.
+  const to = down(ends ?? parseLsn(head.lsn));
+  const kept = horizon[String(timeline)];
+  const from = [
+    down(begins),
+    down(parseLsn(head.firstLsn)),
+    ...(kept === undefined ? [] : [segmentStart(kept, segmentSize)]),
+    ...(told === undefined ? [] : [parseLsn(told)]),
+  ].reduce((one, other) => (other > one ? other : one));
+  return from < to ? { from, to } : undefined;
+}
+
+function byTime(one: BackupRow, other: BackupRow): number {
+  const [left, right] = [one, other].map(
+    ({ finishedAt, startedAt, id }) => `${finishedAt ?? startedAt} ${id}`,
+  );
+  return left! < right! ? -1 : left! > right! ? 1 : 0;
 }

@@ -279,6 +279,18 @@ export type AsideRow = Base & {
   savedAt: string;
 };
 
+/** pk #notices#<cluster>, sk arrivals, in a replica: what the topic of its region was told by the relay function. */
+export type ArrivalsRow = Base & {
+  /** Of the replica: one that is made anew under its URL begins anew. */
+  vaultId: string;
+  /** For each timeline, by its number in decimal: where the segments that were told end. */
+  ends: { [timeline: string]: string };
+  /** Timelines whose history was told. */
+  histories: number[];
+  /** Ids of the backups that were told, as far as they are still there. */
+  backups: string[];
+};
+
 export type GapRow = Base & { from: string; to: string; at: string; reason: string };
 
 // No cluster's name has a '#', and without a '/' no key for nodes reaches these two partitions.

@@ -65,8 +65,10 @@ export const CRASH_POINTS = [
   'relay-history',
   /** Relay: all objects of a backup are there, its row is not. */
   'relay-backup',
-  /** Relay function: the other region was told what has arrived, that it was told is not kept. */
-  'relay-announced',
+  /** Relay function: something has arrived in the replica, its region's topic was not told. */
+  'announce-due',
+  /** Relay function: the topic was told, the row that remembers it was not moved. */
+  'announce-published',
   /** Disaster: the old vault is fenced, the replica has not been told. */
   'takeover-fenced',
   /** Disaster: the replica has the new epoch and everything that could be had, it is not active. */

@@ -1,245 +1,239 @@
 /**
- * An HTTP proxy in front of the emulator that understands what passes through it: it records who asked for what, as IAM would see it, and
- * disturbs single operations in the service's own words. test/harness/proxy.ts is the one for what a network does to bytes.
+ * A proxy before an AWS emulator that knows what passes through it: it notes each request as IAM would see it, and does to those that a
+ * test picks out what AWS and networks do: throttles, refuses, hangs, loses the answer, delays, carries out twice.
  *
- * The Host header stays as the client sent it, so that signatures hold.
+ * Everything else passes unchanged, headers in their order and `Host` as the client wrote it, so signatures stay valid. Plain HTTP, S3 by
+ * path-style; clients reach it by `AWS_ENDPOINT_URL` or the vault's URL.
  */
+import { randomUUID } from 'node:crypto';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { readAwsRequest, type AwsRequest } from './aws-request.ts';
 
-/** One item of a request to DynamoDB, by the action that IAM knows it as. */
-export type ItemAccess = {
-  action:
-    'GetItem' | 'Query' | 'PutItem' | 'UpdateItem' | 'DeleteItem' | 'ConditionCheckItem' | (string & {});
-  /** Leading key; undefined: none (DescribeTable). */
-  pk: string | undefined;
-};
+export type { AwsRequest, RowAccess } from './aws-request.ts';
 
-export type AwsCall = {
-  /** Whose key signed it; '' unsigned. */
-  accessKey: string;
-  /** 's3', 'dynamodb', 'sns', 'sqs', 'monitoring', … */
-  service: string;
-  region: string;
-  /** 'PutObject', 'CopyObject', 'TransactWriteItems', 'Publish', … */
-  operation: string;
-  bucket?: string;
-  key?: string;
-  /** Of ListObjectsV2. */
-  prefix?: string;
-  /** Of CopyObject: 'bucket/key', decoded. */
-  copySource?: string;
-  /** If-None-Match was sent. */
-  ifNoneMatch: boolean;
-  table?: string;
-  items: ItemAccess[];
-  /** Of SNS. */
-  topic?: string;
-  /** Of CloudWatch. */
-  namespace?: string;
-  /** HTTP status of the answer; undefined: none came. */
+/** A request as it came and what became of it. */
+export type Passed = AwsRequest & {
+  /** Of the answer that the client got; undefined: none yet, or none at all. */
   status?: number;
+  /** What was done to it. */
+  fault?: Fault;
 };
 
-export type Disturbance =
-  /** The service's own "too many requests", without the request being carried out. */
+export type Fault =
+  /**
+   * The service's own words for "too much": DynamoDB ProvisionedThroughputExceededException (400), S3 SlowDown (503), else Throttling
+   * (400). Nothing is carried out.
+   */
   | 'throttle'
-  /** The connection is reset before anything is carried out. */
+  /** DynamoDB, a transaction: cancelled, and each reason is ThrottlingError. Other requests: as 'throttle'. */
+  | 'cancel'
+  /** The connection is reset; nothing is carried out. */
   | 'refuse'
-  /** No answer, and nothing carried out. */
+  /** No answer, until the disturbance ends; then the connection is reset. Nothing is carried out. */
   | 'hang'
-  /** Carried out; the answer is lost. */
-  | 'drop-answer';
+  /** It is carried out, and the connection is reset instead of the answer. */
+  | 'lose answer'
+  /** It is carried out twice; the client gets the second answer. */
+  | 'twice'
+  /** It is carried out that many ms later. */
+  | { delayMs: number };
+
+export type Disturbance = {
+  /** Requests that it met. */
+  readonly met: number;
+  end(): void;
+};
 
 export type AwsProxy = {
   port: number;
   /** `http://127.0.0.1:<port>` */
   endpoint: string;
-  /** Every request so far, in the order in which they came. */
-  calls: AwsCall[];
-  /** Asked for each request; undefined: it passes. */
-  disturb: ((call: AwsCall) => Disturbance | undefined) | undefined;
-  /** How many requests were disturbed. */
-  disturbed: number;
   /** Where requests go; may be set after the start. */
   targetPort: number;
+  /** All requests, in the order in which they had come whole. A test may empty it. */
+  requests: Passed[];
+  /** @param times  so many requests, then it ends by itself. Of several that fit a request the first one made counts. */
+  disturb(when: (request: AwsRequest) => boolean, fault: Fault, times?: number): Disturbance;
+  /** Ends every disturbance. */
+  calm(): void;
   close(): Promise<void>;
 };
 
-export async function startAwsProxy(targetPort = 0): Promise<AwsProxy> {
+type Rule = Disturbance & {
+  met: number;
+  left: number;
+  when: (request: AwsRequest) => boolean;
+  fault: Fault;
+  hanging: Set<http.IncomingMessage>;
+};
+
+/** @param target  port of the emulator on this machine; 0: set later */
+export async function startAwsProxy(target = 0): Promise<AwsProxy> {
   const agent = new http.Agent({ keepAlive: true });
-  const server = http.createServer((request, response) => {
-    const parts: Buffer[] = [];
-    request.on('data', (part: Buffer) => parts.push(part));
-    request.on('error', () => response.destroy());
-    request.on('end', () => void pass(request, response, Buffer.concat(parts)));
+  const rules = new Set<Rule>();
+  const requests: Passed[] = [];
+
+  const server = http.createServer((incoming, outgoing) => {
+    outgoing.on('error', () => undefined);
+    incoming.on('error', () => undefined); // a client that gave up
+    void whole(incoming).then(
+      (body) => handle(incoming, body, outgoing),
+      () => undefined,
+    );
   });
-  server.requestTimeout = 0;
+
+  async function handle(
+    incoming: http.IncomingMessage,
+    body: Buffer,
+    outgoing: http.ServerResponse,
+  ): Promise<void> {
+    const { method = '', url = '', headers } = incoming;
+    const passed: Passed = readAwsRequest({ method, url, headers, body });
+    requests.push(passed);
+    const rule = [...rules].find(({ when }) => when(passed));
+    if (rule !== undefined) {
+      passed.fault = rule.fault;
+      rule.met += 1;
+      if (--rule.left <= 0) rules.delete(rule);
+    }
+    const reset = () => void incoming.socket.resetAndDestroy();
+    const answer = (status: number, replyHeaders: readonly string[], bytes: Buffer) => {
+      passed.status = status;
+      outgoing.writeHead(status, [...replyHeaders]);
+      outgoing.end(method === 'HEAD' ? undefined : bytes);
+    };
+    const fault = rule?.fault;
+    if (fault === 'refuse') return reset();
+    if (fault === 'hang') return void rule!.hanging.add(incoming);
+    if (fault === 'throttle' || fault === 'cancel') {
+      const { status, type, text } = throttling(passed, fault);
+      const bytes = Buffer.from(text);
+      return answer(
+        status,
+        ['Content-Type', type, 'Content-Length', String(bytes.length), 'x-amzn-RequestId', randomUUID()],
+        bytes,
+      );
+    }
+    if (typeof fault === 'object') await later(fault.delayMs);
+    try {
+      if (fault === 'twice') await forward(incoming, body);
+      const reply = await forward(incoming, body);
+      if (fault === 'lose answer') return reset();
+      answer(reply.status, reply.headers, reply.body);
+    } catch {
+      reset(); // the emulator is away: so is AWS
+    }
+  }
+
+  function forward(
+    { method, url, rawHeaders }: http.IncomingMessage,
+    body: Buffer,
+  ): Promise<{ status: number; headers: string[]; body: Buffer }> {
+    const { promise, resolve, reject } = Promise.withResolvers<Awaited<ReturnType<typeof forward>>>();
+    const onward = http.request({
+      ...{ agent, host: '127.0.0.1', port: proxy.targetPort, method, path: url, setHost: false },
+      // the body is here already: nobody has to be asked whether it may come
+      headers: withoutHeaders(rawHeaders, ['expect', 'connection']),
+    });
+    onward.on('error', reject);
+    onward.on('response', (response) => {
+      whole(response).then(
+        (bytes) =>
+          resolve({
+            status: response.statusCode ?? 502,
+            headers: withoutHeaders(response.rawHeaders, ['connection', 'keep-alive', 'transfer-encoding']),
+            body: bytes,
+          }),
+        reject,
+      );
+    });
+    onward.end(body);
+    return promise;
+  }
+
+  const listening = Promise.withResolvers<void>();
+  server.once('error', listening.reject);
+  server.listen(0, '127.0.0.1', () => listening.resolve());
+  await listening.promise;
+  const { port } = server.address() as AddressInfo;
+  const end = (rule: Rule) => {
+    rules.delete(rule);
+    for (const incoming of rule.hanging) incoming.socket.resetAndDestroy();
+    rule.hanging.clear();
+  };
+  const made: Rule[] = [];
+  const calm = () => made.splice(0).forEach(end);
   const proxy: AwsProxy = {
-    ...{ port: 0, endpoint: '', calls: [], disturb: undefined, disturbed: 0, targetPort },
+    ...{ port, endpoint: `http://127.0.0.1:${port}`, targetPort: target, requests, calm },
+    disturb(when, fault, times = Infinity) {
+      const rule: Rule = {
+        ...{ met: 0, left: times, when, fault, hanging: new Set<http.IncomingMessage>() },
+        end: () => end(rule),
+      };
+      rules.add(rule);
+      made.push(rule);
+      return rule;
+    },
     async close() {
-      server.closeAllConnections();
+      calm();
       agent.destroy();
-      await new Promise<void>((resolve) => server.close(() => resolve()));
+      const closed = Promise.withResolvers<void>();
+      server.close(() => closed.resolve());
+      server.closeAllConnections();
+      await closed.promise;
     },
   };
-  async function pass(
-    request: http.IncomingMessage,
-    response: http.ServerResponse,
-    body: Buffer,
-  ): Promise<void> {
-    const call = describeCall(request, body);
-    proxy.calls.push(call);
-    const disturbance = proxy.disturb?.(call);
-    if (disturbance !== undefined) proxy.disturbed++;
-    if (disturbance === 'refuse') return void request.socket.resetAndDestroy();
-    if (disturbance === 'hang') return;
-    if (disturbance === 'throttle') return throttle(call, response);
-    const forward = http.request(
-      {
-        ...{ host: '127.0.0.1', port: proxy.targetPort, method: request.method, path: request.url },
-        headers: request.headers,
-        agent,
-      },
-      (answer) => {
-        call.status = answer.statusCode ?? 0;
-        if (disturbance === 'drop-answer') {
-          answer.resume();
-          answer.on('end', () => request.socket.resetAndDestroy());
-          return;
-        }
-        response.writeHead(answer.statusCode ?? 502, answer.headers);
-        answer.pipe(response);
-      },
-    );
-    forward.on('error', () => request.socket.resetAndDestroy());
-    forward.end(body);
-  }
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
-  });
-  proxy.port = (server.address() as AddressInfo).port;
-  proxy.endpoint = `http://127.0.0.1:${proxy.port}`;
   return proxy;
 }
 
-function describeCall(request: http.IncomingMessage, body: Buffer): AwsCall {
-  const [, accessKey = '', region = '', service = ''] =
-    /Credential=([^/]+)\/\d+\/([^/]+)\/([^/]+)\//.exec(request.headers.authorization ?? '') ?? [];
-  const url = new URL(request.url ?? '/', 'http://host');
-  const base: AwsCall = { accessKey, service, region, operation: '', ifNoneMatch: false, items: [] };
-  if (service === 's3') return { ...base, ...describeS3(request, url) };
-  const target = String(request.headers['x-amz-target'] ?? '');
-  const cbor = /\/operation\/(\w+)$/.exec(url.pathname)?.[1];
-  if (cbor !== undefined) return { ...base, operation: cbor, namespace: textAfter(body, 'Namespace') };
-  if (target !== '') {
-    const operation = target.split('.').at(-1)!;
-    const asked = JSON.parse(body.toString() || '{}') as Record<string, unknown>;
-    const namespace = asked['Namespace'];
-    if (typeof namespace === 'string') return { ...base, operation, namespace };
-    return { ...base, operation, ...(service === 'dynamodb' ? describeTable(operation, asked) : {}) };
-  }
-  const form = new URLSearchParams(body.toString());
-  const topic = form.get('TopicArn');
-  const namespace = form.get('Namespace');
-  return {
-    ...base,
-    operation: form.get('Action') ?? url.pathname,
-    ...(topic === null ? {} : { topic }),
-    ...(namespace === null ? {} : { namespace }),
-  };
+async function whole(message: http.IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of message) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
 }
 
-function describeS3(request: http.IncomingMessage, url: URL): Partial<AwsCall> {
-  const [, bucket = '', ...rest] = url.pathname.split('/').map(decodeURIComponent);
-  const key = rest.join('/');
-  const { method, headers } = request;
-  const source = headers['x-amz-copy-source'];
-  const found = {
-    bucket,
-    ...(key === '' ? {} : { key }),
-    ifNoneMatch: headers['if-none-match'] !== undefined,
-  };
-  if (url.searchParams.get('list-type') === '2')
-    return { ...found, operation: 'ListObjectsV2', prefix: url.searchParams.get('prefix') ?? '' };
-  if (source !== undefined && method === 'PUT')
-    return {
-      ...found,
-      operation: 'CopyObject',
-      copySource: decodeURIComponent(String(source)).replace(/^\//, ''),
-    };
-  const others = [...url.searchParams.keys()].filter((name) => name !== 'x-id');
-  if (key === '' || others.length > 0)
-    return {
-      ...found,
-      operation: `${method} ${url.pathname === '/' ? 'service' : 'bucket'} ${others.join()}`,
-    };
-  const names: Record<string, string> = {
-    GET: 'GetObject',
-    HEAD: 'HeadObject',
-    PUT: 'PutObject',
-    DELETE: 'DeleteObject',
-  };
-  return { ...found, operation: names[method ?? ''] ?? String(method) };
+/** @param raw  names and values in turn @param names  lower case */
+function withoutHeaders(raw: readonly string[], names: readonly string[]): string[] {
+  return raw.filter((_, index) => !names.includes(raw[index - (index % 2)]!.toLowerCase()));
 }
 
-type Item = { pk?: { S?: string } };
-type Part = { TableName?: string; Key?: Item; Item?: Item };
-
-function describeTable(operation: string, asked: Record<string, unknown>): Partial<AwsCall> {
-  const { TableName, Key, Item } = asked as Part;
-  if (operation === 'TransactWriteItems') {
-    const actions = {
-      Put: 'PutItem',
-      Update: 'UpdateItem',
-      Delete: 'DeleteItem',
-      ConditionCheck: 'ConditionCheckItem',
-    };
-    const parts = (asked['TransactItems'] as Record<string, Part>[]).flatMap((each) => Object.entries(each));
+function throttling(
+  { service, operation, rows, input }: AwsRequest,
+  fault: 'throttle' | 'cancel',
+): { status: number; type: string; text: string } {
+  if (service === 's3')
     return {
-      table: parts[0]?.[1].TableName,
-      items: parts.map(([name, part]) => ({
-        action: actions[name as keyof typeof actions] ?? name,
-        pk: (part.Item ?? part.Key)?.pk?.S,
+      ...{ status: 503, type: 'application/xml' },
+      text: `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message><RequestId>${randomUUID()}</RequestId></Error>`,
+    };
+  const json = (name: string, more: object) => ({
+    ...{ status: 400, type: 'application/x-amz-json-1.0' },
+    text: JSON.stringify({ __type: name, ...more }),
+  });
+  const dynamo = 'com.amazonaws.dynamodb.v20120810#';
+  if (service === 'dynamodb' && fault === 'cancel' && operation === 'TransactWriteItems')
+    return json(`${dynamo}TransactionCanceledException`, {
+      Message: `Transaction cancelled, please refer cancellation reasons for specific reasons [${rows.map(() => 'ThrottlingError').join(', ')}]`,
+      CancellationReasons: rows.map(() => ({
+        Code: 'ThrottlingError',
+        Message: 'The level of configured provisioned throughput for the table was exceeded.',
       })),
-    };
-  }
-  const values = (asked['ExpressionAttributeValues'] ?? {}) as Record<string, { S?: string }>;
-  const pk = operation === 'Query' ? values[':pk']?.S : (Key ?? Item)?.pk?.S;
-  return { table: TableName, items: [{ action: operation, pk }] };
+    });
+  if (service === 'dynamodb')
+    return json(`${dynamo}ProvisionedThroughputExceededException`, {
+      message: 'The level of configured provisioned throughput for the table was exceeded.',
+    });
+  if (input !== undefined && !('Action' in input))
+    return json('ThrottlingException', { message: 'Rate exceeded' });
+  return {
+    ...{ status: 400, type: 'text/xml' },
+    text: `<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate exceeded</Message></Error><RequestId>${randomUUID()}</RequestId></ErrorResponse>`,
+  };
 }
 
-/** The short text that follows a name in CBOR: one byte of 0x60 + length, then its bytes. */
-function textAfter(body: Buffer, name: string): string | undefined {
-  const at = body.indexOf(name, 0, 'latin1');
-  if (at < 0) return undefined;
-  const length = body[at + name.length]! - 0x60;
-  return length < 0 || length > 23
-    ? undefined
-    : body.toString('latin1', at + name.length + 1, at + name.length + 1 + length);
-}
-
-function throttle({ service, operation, items }: AwsCall, response: http.ServerResponse): void {
-  if (service === 's3') {
-    response.writeHead(503, { 'content-type': 'application/xml' });
-    response.end(
-      '<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>',
-    );
-    return;
-  }
-  const says = 'Throughput exceeds the current capacity of your table or index.';
-  const name = 'com.amazonaws.dynamodb.v20120810#';
-  response.writeHead(400, { 'content-type': 'application/x-amz-json-1.0' });
-  if (operation === 'TransactWriteItems') {
-    const CancellationReasons = items.map((_, index) =>
-      index === 0 ? { Code: 'ThrottlingError', Message: says } : { Code: 'None' },
-    );
-    const message = `Transaction cancelled, please refer cancellation reasons for specific reasons [${CancellationReasons.map(({ Code }) => Code).join(', ')}]`;
-    response.end(
-      JSON.stringify({ __type: `${name}TransactionCanceledException`, message, CancellationReasons }),
-    );
-  } else {
-    response.end(JSON.stringify({ __type: `${name}ProvisionedThroughputExceededException`, message: says }));
-  }
+async function later(ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  setTimeout(resolve, ms);
+  await promise;
 }

@@ -10,7 +10,7 @@
 import { DeleteObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { DeleteItemCommand, DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
 import { ROLE_NAMES, type RoleName } from '../../infra/roles.ts';
-import type { AwsCall } from '../harness/aws-proxy.ts';
+import type { AwsRequest } from '../harness/aws-proxy.ts';
 import { CloudSite } from '../harness/cloud-site.ts';
 import { REGION, type Side } from '../harness/cloud.ts';
 import { isAllowed, listOf, matches, statementsOf, type Request, type Statement } from '../harness/iam.ts';
@@ -19,46 +19,48 @@ import { waitFor } from '../harness/scratch.ts';
 const ACCOUNT = '000000000000';
 const FUNCTIONS = ['retention', 'relay', 'notify'] as const;
 
-/** What IAM is asked for a call; several for a transaction and a copy. */
-function requestsOf(call: AwsCall): Request[] {
-  const { operation } = call;
-  const object = (path: string) => `arn:aws:s3:::${path}`;
-  if (call.service === 's3') {
-    const place = object(`${call.bucket}/${call.key}`);
-    const condition: Request['context'] = call.ifNoneMatch ? { 's3:if-none-match': '*' } : {};
+/** What IAM is asked for a request; several for a transaction and a copy. */
+function requestsOf(asked: AwsRequest): Request[] {
+  const { operation, service } = asked;
+  const object = (bucket: string, key: string) => `arn:aws:s3:::${bucket}/${key}`;
+  if (service === 's3') {
     if (operation === 'ListObjectsV2')
       return [
         {
           action: 's3:ListBucket',
-          resource: object(call.bucket!),
-          context: { 's3:prefix': call.prefix ?? '' },
+          resource: `arn:aws:s3:::${asked.bucket}`,
+          context: { 's3:prefix': asked.prefix ?? '' },
         },
       ];
-    if (operation === 'CopyObject')
+    const place = object(asked.bucket!, asked.key!);
+    const condition: Request['context'] = asked.ifNoneMatch ? { 's3:if-none-match': '*' } : {};
+    if (operation === 'CopyObject') {
+      const { bucket, key } = asked.copySource!;
       return [
         { action: 's3:PutObject', resource: place, context: condition },
-        { action: 's3:GetObject', resource: object(call.copySource!), context: {} },
+        { action: 's3:GetObject', resource: object(bucket, key), context: {} },
       ];
+    }
     const action = operation === 'HeadObject' ? 'GetObject' : operation;
     return [{ action: `s3:${action}`, resource: place, context: action === 'PutObject' ? condition : {} }];
   }
-  if (call.service === 'dynamodb')
-    return call.items.map(({ action, pk }): Request => ({
+  if (service === 'dynamodb')
+    return asked.rows.map(({ operation: action, table, pk }): Request => ({
       action: `dynamodb:${action}`,
-      resource: `arn:aws:dynamodb:${call.region}:${ACCOUNT}:table/${call.table}`,
+      resource: `arn:aws:dynamodb:${asked.region}:${ACCOUNT}:table/${table}`,
       context: pk === undefined ? {} : { 'dynamodb:LeadingKeys': [pk] },
     }));
-  if (call.service === 'sns') return [{ action: 'sns:Publish', resource: call.topic!, context: {} }];
-  if (call.service === 'monitoring')
+  if (service === 'sns')
+    return [{ action: 'sns:Publish', resource: String(asked.input?.['TopicArn']), context: {} }];
+  if (service === 'monitoring')
     return [
       {
         action: `cloudwatch:${operation}`,
         resource: '*',
-        context: { 'cloudwatch:namespace': call.namespace ?? '' },
+        context: { 'cloudwatch:namespace': String(asked.input?.['Namespace']) },
       },
     ];
-  if (call.service === 'lambda') return [];
-  throw new Error(`${call.service}:${operation} is not known to this test`);
+  throw new Error(`${service}:${operation} is not known to this test`);
 }
 
 describe('with IAM in force', () => {
@@ -133,10 +135,10 @@ describe('with IAM in force', () => {
       site.okAt(undefined, 'configure', 'primary', '--pgdata', db1.pgdata, '--node', 'db1', ...words);
     await configure('--dr-vault', site.cloud.url('dr'), '--dr-after', '1s');
     await site.archiveNow();
-    proxy.disturb = (call) =>
-      site.cloud.roleOf(call.accessKey) === 'node-writer primary' && call.region === REGION.primary
-        ? 'refuse'
-        : undefined;
+    proxy.disturb(
+      (each) => roleOf(each) === 'node-writer primary' && each.region === REGION.primary,
+      'refuse',
+    );
     await db1.query('CREATE TABLE spilled AS SELECT 1 AS x');
     await db1.query('SELECT pg_switch_wal()');
     const spilled = () =>
@@ -145,7 +147,7 @@ describe('with IAM in force', () => {
         .heart()
         .then(({ head }) => head.spill);
     await waitFor('it spills', 60_000, async () => (await spilled()) !== null);
-    proxy.disturb = undefined;
+    proxy.calm();
     await site.archiveNow();
     await waitFor('nothing waits any more', 60_000, async () => (await spilled()) === null);
     await configure('--dr-vault', 'none');
@@ -156,14 +158,11 @@ describe('with IAM in force', () => {
     await site.promoted('db2', 30_000);
     await site.archiveNow('db2');
     await relayed('dr');
-    proxy.disturb = (call) =>
-      site.cloud.roleOf(call.accessKey) === 'relay primary' && call.region === REGION.dr
-        ? 'refuse'
-        : undefined;
+    proxy.disturb((each) => roleOf(each) === 'relay primary' && each.region === REGION.dr, 'refuse');
     await site.archiveNow('db2');
     await site.server('db2').stop('fast');
     await site.okAt(undefined, 'trigger', 'smart', '--to', 'dr1', '--vault', site.cloud.url('dr'), '--yes');
-    proxy.disturb = undefined;
+    proxy.calm();
     await site.promoted('dr1', 30_000);
     await site.archiveNow('dr1');
     await waitFor(
@@ -177,17 +176,17 @@ describe('with IAM in force', () => {
   });
 
   test('nobody was refused anything', () => {
-    const refused = site.cloud.proxy.calls.filter(({ status }) => status === 403 || status === 400);
+    const refused = site.cloud.proxy.requests.filter(({ status }) => status === 403 || status === 400);
     const words = refused
       .filter(({ service, status }) => status === 403 || service !== 'dynamodb') // 400: conditions that did not hold
       .map((call) => `${roleOf(call)} ${call.service} ${call.operation} ${call.key ?? call.table ?? ''}`);
     expect([...new Set(words)]).toEqual([]);
   });
 
-  const roleOf = (call: AwsCall): string => site.cloud.roleOf(call.accessKey);
+  const roleOf = ({ accessKeyId }: AwsRequest): string => site.cloud.roleOf(accessKeyId ?? '');
   /** The calls of a role from a region, as IAM is asked. */
   const recorded = (role: RoleName, side: Side): Request[] =>
-    site.cloud.proxy.calls.filter((call) => roleOf(call) === `${role} ${side}`).flatMap(requestsOf);
+    site.cloud.proxy.requests.filter((call) => roleOf(call) === `${role} ${side}`).flatMap(requestsOf);
   const policiesOf = (role: RoleName, side: Side): Statement[] =>
     statementsOf(site.cloud.policiesOf(role, side));
   const sides = ['primary', 'dr'] as const;

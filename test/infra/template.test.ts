@@ -473,7 +473,7 @@ test('schedules: retention as configured, a look each minute, a pass each five, 
   expect(schedules(west)).toEqual({
     'walvault-retention': ['rate(1 day)', '{}'],
     'walvault-look': ['rate(1 minute)', '{"look":true}'],
-    'walvault-pass': ['rate(5 minutes)', '{"pass":true}'],
+    'walvault-pass': ['rate(5 minutes)', '{"sweep":false}'],
     'walvault-sweep': ['rate(1 day)', '{"sweep":true}'],
   });
   expect(schedules(special)['acme-retention']).toEqual(['cron(30 3 * * ? *)', '{}']);
