@@ -181,7 +181,12 @@ class World {
       timeline: server.timeline,
       historyText: server.history,
     });
-    if (opened === 'already') return;
+    if (opened === 'already') {
+      // its own, whose answer was lost: the vault has heard of it by that open
+      if ((await readHead(this.plain)).writer?.place === server.seat.place)
+        this.owner.set(server.seat.node, server.seat.place);
+      return;
+    }
     this.owner.set(server.seat.node, server.seat.place);
     const { lsn } = await readHead(this.plain);
     if (before.promotion?.mode === 'smart' && before.lsn !== null && lsn !== before.lsn)
