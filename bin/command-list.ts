@@ -1,5 +1,7 @@
 /** The commands, in the order in which a person meets them. */
 import type { CommandRow } from './command.ts';
+import { archivingOff, archivingOn, archivingStatus } from './commands/archiving.ts';
+import { archivingSwitch } from './commands/archiving-switch.ts';
 import { backup } from './commands/backup.ts';
 import { backups } from './commands/backups.ts';
 import { backupsPin, backupsUnpin } from './commands/backups-pin.ts';
@@ -43,6 +45,10 @@ export const COMMANDS: readonly CommandRow[] = [
   nodeList,
   nodeDrop,
   status,
+  archivingOn,
+  archivingOff,
+  archivingStatus,
+  archivingSwitch,
   doctor,
   switchoverCommand,
   flush,

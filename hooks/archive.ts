@@ -1,5 +1,6 @@
 /**
- * archive_command's bundle: `archive.cjs <state> %p %f`. Exit 0 when the file is durable in bucket and manifest, else 1.
+ * archive_command's bundle: `archive.cjs <state> %p %f`. Exit 0 when the file is durable in bucket and manifest,
+ * or ignored and declared lost since archiving is off; else 1.
  *
  * It waits for the durable answer: a failed archive_command can cost PostgreSQL's archiver a pause of 60 s.
  */
@@ -12,6 +13,9 @@ runHook(1, async () => {
   checkCaller(call);
   const absolute = path.resolve(call.calledFrom, file);
   const answer = await ask(call, { op: 'archive', name, path: absolute });
-  if (answer === undefined) await (await loadAlone()).archive(call.stateDir, name, absolute);
+  const note =
+    answer === undefined ? await (await loadAlone()).archive(call.stateDir, name, absolute) : answer.note;
+  // the server's log: archiving is off, and this file was ignored
+  if (note !== undefined) process.stderr.write(`walvault: ${note}\n`);
   return 0;
 });

@@ -1,5 +1,6 @@
 /** `walvault relay`: carries a vault into another one, and keeps it there. */
 import { VaultError } from '../../core/errors.ts';
+import { gapText } from '../../core/cluster/gaps.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { createVault, openVault, parseVaultUrl } from '../../core/vault/open-vault.ts';
 import { openCluster, type Cluster } from '../../core/work/cluster.ts';
@@ -225,6 +226,8 @@ export function relayStepWords(step: RelayStep): string {
   switch (step.step) {
     case 'rows':
       return `${formatCount(step.rows, 'row')} (${formatBytes(step.bytes)}), up to ${step.lastFile}`;
+    case 'gap':
+      return `declared gap: ${gapText(step)} was never archived`;
     case 'history':
       return `timeline ${step.timeline}, forked at ${step.fork}`;
     case 'tail':

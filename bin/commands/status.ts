@@ -1,6 +1,7 @@
 /** `walvault status`: where a cluster stands, for people and for programs. */
 import { lookAtOthers, namedVaults, type OtherVault } from '../../core/work/other-vaults.ts';
 import { readStatus, type NodeStatus, type RelayStatus, type Status } from '../../core/work/status.ts';
+import { gapText } from '../../core/cluster/gaps.ts';
 import { formatAge, formatBytes, formatCount, formatDuration } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
 import type { CommandRow } from '../command.ts';
@@ -52,7 +53,12 @@ export function describeStatus(seen: Status, nowMs: number, others: readonly Oth
       ['system identifier', seen.systemIdentifier],
       ['epoch', seen.epoch],
       ['primary', seen.primary],
-      ['archiving', seen.archiving ? 'on' : 'OFF'],
+      [
+        'archiving',
+        seen.archiving
+          ? 'on'
+          : `OFF${seen.archivingAt === null ? '' : `, since ${formatAge(seen.archivingAt, nowMs)}`}`,
+      ],
       [
         'trigger',
         trigger === null
@@ -66,7 +72,8 @@ export function describeStatus(seen: Status, nowMs: number, others: readonly Oth
           ? 'none yet'
           : `${seen.lastSegment} (${formatAge(seen.lastArchivedAt, nowMs)})`,
       ],
-      ['gaps', seen.gaps.length === 0 ? 'none' : `${seen.gaps.length}`],
+      ['gaps', gapsInWords(seen)],
+      ...backupInWords(seen, nowMs),
       ...pairInWords(seen, nowMs),
     ]),
   ];
@@ -122,6 +129,23 @@ export function describeStatus(seen: Status, nowMs: number, others: readonly Oth
         ),
   );
   return parts.join('\n\n');
+}
+
+function gapsInWords({ gaps }: Status): string {
+  const last = gaps.at(-1);
+  if (last === undefined) return 'none';
+  return gaps.length === 1 ? gapText(last) : `${gaps.length}, the last one ${gapText(last)}`;
+}
+
+/** Nothing where no backup is needed. */
+function backupInWords({ backupNeeded, primary }: Status, nowMs: number): [string, string][] {
+  if (backupNeeded === null) return [];
+  return [
+    [
+      'base backup',
+      `A NEW ONE IS NEEDED since ${formatAge(backupNeeded.since, nowMs)}: none begins after the gap ${gapText(backupNeeded)}; on ${primary ?? 'the primary'}: walvault backup`,
+    ],
+  ];
 }
 
 /** Which part this vault has among those of the cluster. */

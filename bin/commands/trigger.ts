@@ -3,17 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../../core/errors.ts';
 import { decideTrigger } from '../../core/cluster/decide-roles.ts';
 import { decideTakeOver } from '../../core/cluster/decide-takeover.ts';
-import {
-  keys,
-  type Control,
-  type NodeRow,
-  type Promotion,
-  type TriggerMode,
-} from '../../core/cluster/facts.ts';
+import type { Control, Promotion, TriggerMode } from '../../core/cluster/facts.ts';
+import { gapText, type LiveGap } from '../../core/cluster/gaps.ts';
 import { openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { lastHeard, lookAtPeer, openKnown } from '../../core/work/peer.ts';
 import { takeOver } from '../../core/work/takeover.ts';
-import { readTarget, REPORT_MS, untilReported } from '../../core/work/target-report.ts';
+import { readTarget, REPORT_MS, untilReported, type TargetFacts } from '../../core/work/target-report.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { formatDuration } from '../ui/format.ts';
@@ -48,6 +43,11 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
   options: [
     { flags: '--to <node>', summary: 'the standby that becomes the primary' },
     { flags: '-y, --yes', summary: 'do not ask' },
+    {
+      flags: '--accept-gap',
+      summary:
+        'go on though a declared gap lies ahead of the target: what is archived after it is left behind',
+    },
     { flags: '--supersede <epoch>', summary: 'give up the pending promotion of this epoch' },
     LOSE_DIRECT_OPTION,
     { flags: '--wait <duration>', summary: 'how long to wait for the promotion (default 60s)' },
@@ -87,7 +87,7 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
       onWait: () => context.say(`waiting until ${to} reports that it has reached the end of its base backup`),
     });
     const control = await readControl(cluster);
-    const wanted: Wanted = { mode, to, supersede };
+    const wanted: Wanted = { mode, to, supersede, acceptGap: context.flag('acceptGap') };
     const { asked, startedMs } =
       control.role === 'active' && !context.flag('unfenced') && context.text('peer') === undefined
         ? await triggerHere(context, cluster, wanted)
@@ -107,11 +107,11 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
 };
 
 type Asked = { asked: Promotion; startedMs: number };
-type Wanted = { mode: TriggerMode; to: string; supersede: number | undefined };
+type Wanted = { mode: TriggerMode; to: string; supersede: number | undefined; acceptGap: boolean };
 
 async function triggerHere(context: Context, cluster: Cluster, wanted: Wanted): Promise<Asked> {
-  const primary = await checkTrigger(cluster, wanted);
-  await context.confirm(consequences(wanted.mode, wanted.to, cluster.name, primary));
+  const { control, gap } = await checkTrigger(cluster, wanted);
+  await context.confirm(consequences(wanted, cluster.name, control, gap));
   const startedMs = Date.now();
   const asked = await triggerPromotion(cluster, { ...wanted, direct: directWay(context, cluster) });
   context.say(`triggered: epoch ${asked.epoch} names ${wanted.to}; the old primary can archive nothing more`);
@@ -144,14 +144,14 @@ async function triggerReplica(
     heard: source === null ? undefined : await lastHeard(replica, source),
   };
   if (control.role !== 'active') {
-    const node = await replica.vault.manifest.get(keys.node(replica.partition, to));
+    const { node, gap } = await readTarget(replica, to);
     const request = { id: '', at: new Date().toISOString(), ...wanted };
-    const refusal = decideTakeOver(control, head, node as NodeRow | undefined, request);
+    const refusal = decideTakeOver(control, head, node, request, gap);
     if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
     const look = await lookAtPeer(replica, peer, context.duration('peerWait', '10s', WAIT));
     if (!look.answers && !context.flag('unfenced')) throw refuseSilent(facts, look.why, Date.now());
     await context.confirm(takeOverConsequences(facts, look, Date.now()));
-  } else await context.confirm(consequences(mode, to, replica.name, control.primary));
+  } else await context.confirm(consequences(wanted, replica.name, control, undefined));
   const startedMs = Date.now();
   const asked = await untilSignalled((signal) =>
     takeOver(replica, peer, {
@@ -173,27 +173,36 @@ async function triggerReplica(
 /**
  * Would it be refused? Said before anybody is asked; what counts is the decision in the transaction itself.
  *
- * @returns the present primary
+ * @returns what it was decided by
  */
-async function checkTrigger(
-  cluster: Cluster,
-  options: { mode: TriggerMode; to: string; supersede: number | undefined },
-): Promise<string | null> {
-  const { control, head, node } = await readTarget(cluster, options.to);
+async function checkTrigger(cluster: Cluster, options: Wanted): Promise<TargetFacts> {
+  const facts = await readTarget(cluster, options.to);
   const request = { id: '', at: new Date().toISOString(), ...options };
-  const decision = decideTrigger(control, head, node, request);
+  const decision = decideTrigger(facts.control, facts.head, facts.node, request, facts.gap);
   if (decision.do === 'refuse')
     throw new VaultError(decision.code, decision.message, { hint: decision.hint });
-  return control.primary;
+  return facts;
 }
 
-function consequences(mode: TriggerMode, to: string, cluster: string, primary: string | null): string[] {
+function consequences(
+  { mode, to }: Pick<Wanted, 'mode' | 'to'>,
+  cluster: string,
+  { primary, archiving }: Control,
+  gap: LiveGap | undefined,
+): string[] {
+  const everything =
+    gap === undefined
+      ? `promote ${to} once it has replayed everything that is archived`
+      : `promote ${to} once it has replayed what lies before the gap ${gapText(gap)}; what is archived after it is left behind`;
   return [
     `fence ${primary ?? 'whoever was primary'}: it can archive nothing more into ${cluster}`,
     mode === 'smart'
-      ? `promote ${to} once it has replayed everything that is archived`
+      ? everything
       : `promote ${to} with what it has replayed by now, even where more is archived`,
     `leave behind what ${primary ?? 'the old primary'} has not archived yet (its pg_wal keeps it)`,
+    ...(archiving
+      ? []
+      : [`leave archiving OFF: nothing that ${to} writes is archived until 'walvault archiving on'`]),
   ];
 }
 

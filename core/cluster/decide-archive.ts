@@ -10,7 +10,8 @@ import type { FailureCode } from '../errors.ts';
 import { formatLsn, parseLsn } from '../wal/lsn.ts';
 import { parseWalName, segmentAt, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom, type Lineage } from '../wal/lineage.ts';
-import type { Control, Head } from './facts.ts';
+import type { Control, GapRow, Head } from './facts.ts';
+import { gapOf } from './gaps.ts';
 
 export type Writer = {
   node: string;
@@ -29,6 +30,10 @@ export type ArchiveState = {
   lineage: Lineage;
   /** sha256 of what the vault holds under this name, if anything. */
   held: string | undefined;
+  /** The declared gaps; looked at where archiving is off. */
+  gaps?: readonly GapRow[];
+  /** This node was told `archiving off --local`: what it ignored meanwhile is declared whatever `control.archiving` says by now. */
+  offHere?: boolean;
 };
 
 /** The segment in which head.tail ends; undefined: there is no tail. */
@@ -44,7 +49,14 @@ export type ArchiveDecision =
   /** Put the row; `moves` says where head goes (absent: a file beside the chain, head stays). */
   | { do: 'commit'; moves?: { lsn: string; firstLsn: string; lastFile: string; tail?: null } }
   | { do: 'ignore'; why: string }
+  /** Archiving is off. `moves`: a segment, declared lost; absent: it is declared already, or nobody will miss it (.partial, .backup). */
+  | { do: 'gap'; moves?: { lsn: string; firstLsn: string; tail?: null } }
+  /** Archiving is off, and this segment below head has no row: it is declared lost where it is. */
+  | { do: 'gap'; moves: null }
   | Refusal;
+
+/** What a place on the branch allows, whether archiving is on or off. */
+export type PlaceDecision = Exclude<ArchiveDecision, { do: 'gap' }>;
 
 const refuse = (code: FailureCode, message: string, hint?: string): Refusal => ({
   do: 'refuse',
@@ -115,22 +127,47 @@ export function decideWriter(control: Control, head: Head, writer: Writer): Refu
   return undefined;
 }
 
-/** Decides on one file; `sha256` is that of its raw bytes. For a batch, fold `moves` into head and ask again. */
+/**
+ * Decides on one file; `sha256` is that of its raw bytes, undefined where nobody has them any more. For a batch, fold `moves` into head
+ * (and what is declared into `gaps`) and ask again.
+ */
 export function decideArchive(
   state: ArchiveState,
   writer: Writer,
-  file: { name: string; sha256: string },
+  file: { name: string; sha256: string | undefined },
   segmentSize: number,
 ): ArchiveDecision {
   if (state.held !== undefined) {
-    if (state.held === file.sha256) return { do: 'same' };
+    if (file.sha256 === undefined || state.held === file.sha256) return { do: 'same' };
     return refuse(
       'conflict',
       `the vault holds other bytes under ${file.name} (sha256 ${state.held.slice(0, 16)}…, here ${file.sha256.slice(0, 16)}…)`,
       `another server, or this one set back to an older state, has archived this name; compare the two before anything is removed`,
     );
   }
-  return decideWriter(state.control, state.head, writer) ?? decidePlace(state, file, segmentSize);
+  const fence = decideWriter(state.control, state.head, writer);
+  if (fence) return fence;
+  const place = decidePlace(state, file, segmentSize);
+  // A history is a fact of the branch, and small: without it not even what was archived could be followed.
+  const isIgnored = !state.control.archiving || state.offHere === true;
+  return isIgnored && place.do === 'commit' && !file.name.endsWith('.history')
+    ? declare(state, file.name, place, segmentSize)
+    : place;
+}
+
+/** What would be committed is declared lost instead: head moves past it, so that what comes after it can be archived again. */
+function declare(
+  { head, gaps }: ArchiveState,
+  name: string,
+  place: PlaceDecision & { do: 'commit' },
+  segmentSize: number,
+): ArchiveDecision {
+  if (parseWalName(name)?.kind !== 'segment' || gapOf(gaps ?? [], name) !== undefined) return { do: 'gap' };
+  if (place.moves === undefined) return { do: 'gap', moves: null };
+  const { lsn, firstLsn, tail } = place.moves;
+  // Before anything was archived the vault begins after it.
+  const first = head.lsn === null ? formatLsn(segmentEnd(name, segmentSize)) : firstLsn;
+  return { do: 'gap', moves: { lsn, firstLsn: first, ...(tail === null ? { tail } : {}) } };
 }
 
 /** Where a file that the vault lacks belongs on the live branch, whoever brings it. */
@@ -138,7 +175,7 @@ export function decidePlace(
   state: Pick<ArchiveState, 'head' | 'lineage'>,
   file: { name: string },
   segmentSize: number,
-): ArchiveDecision {
+): PlaceDecision {
   const name = parseWalName(file.name);
   if (name === undefined) return refuse('corrupt', `${file.name} is not the name of a WAL file`);
   if (name.kind === 'history') return decideHistory(state, name.timeline, file.name);
@@ -194,7 +231,7 @@ export function decidePlace(
     return refuse(
       'hole',
       `${file.name} cannot be stored before ${expected}`,
-      `archive ${expected} first; if it is lost, take a new base backup after 'walvault gap' has declared the hole`,
+      `archive ${expected} first: it is in pg_wal of the primary, or 'walvault salvage' brings it from there`,
     );
   }
   // Below head and without a row: it was taken away or never came; on the live branch it can only help.
@@ -205,7 +242,7 @@ function decideHistory(
   state: Pick<ArchiveState, 'head' | 'lineage'>,
   timeline: number,
   file: string,
-): ArchiveDecision {
+): PlaceDecision {
   if (state.lineage.some((part) => part.timeline === timeline)) return { do: 'commit' };
   return refuse(
     'fenced',

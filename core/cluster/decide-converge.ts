@@ -8,7 +8,8 @@ import { formatLsn, parseLsn } from '../wal/lsn.ts';
 import { isSegmentName, parseWalName, segmentAt, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
 import { endOf } from './decide-roles.ts';
-import type { BackupRow, Control, Head } from './facts.ts';
+import type { BackupRow, Control, GapRow, Head } from './facts.ts';
+import { gapOf, liveGaps } from './gaps.ts';
 import type { Side } from './decide-relay.ts';
 
 export type Meeting =
@@ -105,8 +106,15 @@ export function isBackupLive(active: Side, backup: BackupRow, history: string | 
  * Where the head of the old vault stands once the dead branch is aside: behind the last row in an unbroken line of the live branch.
  *
  * @param held  names of the rows that are left
+ * @param gaps  its own: where they lie on the live branch its line is not broken
  */
-export function headAfter(active: Side, before: Head, held: readonly string[], segmentSize: number): Head {
+export function headAfter(
+  active: Side,
+  before: Head,
+  held: readonly string[],
+  segmentSize: number,
+  gaps: readonly GapRow[] = [],
+): Head {
   const names = new Set(held.filter(isSegmentName));
   const first = [...names].sort(bySegment)[0];
   const base: Head = {
@@ -126,11 +134,16 @@ export function headAfter(active: Side, before: Head, held: readonly string[], s
   };
   if (first === undefined) return base;
   let last: string | undefined;
+  let lastFile: string | undefined;
   const begin = segmentStart(first, segmentSize);
+  const end = active.head.lsn === null ? begin : parseLsn(active.head.lsn);
   for (const name of segmentsFrom(active.lineage, begin, segmentSize)) {
     // A fork in the middle of a segment: the older timeline may hold that stretch too, which is not missed.
-    if (!names.has(name)) break;
+    const isHeld = names.has(name);
+    const isLost = !isHeld && gapOf(gaps, name) !== undefined && segmentEnd(name, segmentSize) <= end;
+    if (!isHeld && !isLost) break;
     last = name;
+    if (isHeld) lastFile = name;
   }
   if (last === undefined) return { ...base, timeline: Number.parseInt(first.slice(0, 8), 16) };
   return {
@@ -138,8 +151,27 @@ export function headAfter(active: Side, before: Head, held: readonly string[], s
     timeline: Number.parseInt(last.slice(0, 8), 16),
     lsn: formatLsn(segmentEnd(last, segmentSize)),
     firstLsn: formatLsn(begin),
-    lastFile: last,
+    lastFile: lastFile ?? null,
   };
+}
+
+/** Of the old vault's gaps what lies on the live branch up to where its head stands then; the rest was of the dead branch. */
+export function gapsLeft(
+  active: Side,
+  head: Head,
+  gaps: readonly GapRow[],
+  segmentSize: number,
+): readonly GapRow[] {
+  const end = head.lsn === null ? 0n : parseLsn(head.lsn);
+  const size = BigInt(segmentSize);
+  return gaps.flatMap((gap) => {
+    const [live] = liveGaps([gap], active.lineage, segmentSize);
+    if (live === undefined || live.begins >= end) return [];
+    const ends = live.ends < end ? live.ends : end - (end % size);
+    const from = segmentAt(live.timeline, live.begins, segmentSize);
+    const to = segmentAt(live.timeline, ends - size, segmentSize);
+    return from === gap.from && to === gap.to ? [gap] : [{ ...gap, sk: `gap#${from}`, from, to }];
+  });
 }
 
 /** In the order of the log: by place first, then by timeline. */

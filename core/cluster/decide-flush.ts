@@ -35,6 +35,7 @@ export function decideFlush(
     return { do: 'flushed' };
   const fence = decideWriter(control, head, writer);
   if (fence) return fence;
+  if (!control.archiving) return archivingOff();
   if (request.timeline !== head.timeline) {
     return refused('refused', `the server is on timeline ${request.timeline}, the vault on ${head.timeline}`);
   }
@@ -57,6 +58,14 @@ export function decideFlush(
     },
   };
 }
+
+/** What is not archived cannot be flushed: with a gap up to the shutdown checkpoint no standby would ever reach that. */
+export const archivingOff = (): Refused =>
+  refused(
+    'refused',
+    'archiving is off: what this server writes goes into no vault',
+    `run 'walvault archiving on', and take a base backup: until then no standby reaches the end of the WAL`,
+  );
 
 /** @returns 'nothing' where no flush stands */
 export function decideUndo(

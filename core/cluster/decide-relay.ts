@@ -145,13 +145,14 @@ function branchesDiffer(source: Side, target: Side): string | undefined {
 /** The target's control row with the source's facts; undefined where nothing would change. */
 function carried(source: Side, target: Side): Control | undefined {
   const [from, to] = [source.control, target.control];
-  const { epoch, reign, primary, archiving, majorVersion, trigger, direct } = from;
+  const { epoch, reign, primary, archiving, archivingAt, majorVersion, trigger, direct } = from;
   // A relay from another replica (a chain) does not take the place of one that comes from the active vault itself.
   const here = { id: from.vaultId, url: source.url };
   const origin = to.source === null || from.role === 'active' ? here : to.source;
   const next: Control = {
     ...to,
     ...{ epoch, reign, primary, archiving, majorVersion, trigger },
+    ...(archivingAt === undefined ? {} : { archivingAt }),
     direct: direct?.id === to.vaultId ? direct : null,
     source: origin,
   };

@@ -77,8 +77,8 @@ export function placeOnBranch(name: string, branch: RestoreBranch): RestorePlace
 export type RestoreState = {
   /** undefined: the vault has not answered (and no seal speaks for it). */
   place: RestorePlace | undefined;
-  /** Its row, as last asked: there, not there, or no answer. */
-  row: 'seen' | 'unseen' | 'silent';
+  /** Its row, as last asked: there, not there, no answer; or not there, since it lies in a declared gap. */
+  row: 'seen' | 'unseen' | 'silent' | 'gap';
   /** Another node's promotion is on its way, from its trigger to its open: other standbys wait. */
   held: boolean;
   waitedMs: number;
@@ -124,6 +124,12 @@ export function decideRestore(state: RestoreState, request: RestoreRequest): Res
       return state.row === 'seen' ? { do: 'serve' } : { do: 'absent' };
     case 'due':
       if (state.row === 'seen') return { do: 'serve' };
+      // No waiting brings it. But it is not the end of the WAL either: archived segments follow, or will.
+      if (state.row === 'gap')
+        return {
+          ...{ do: 'fail', code: patient ? 'unsafe' : 'refused' },
+          why: 'it lies in a declared gap: archiving was off',
+        };
       return askAgain(
         state.row === 'silent'
           ? 'the vault does not answer'

@@ -9,9 +9,10 @@
  * Pure: the present time comes in, rows come in as they were read. Modelled in model/m4-retention.mjs.
  */
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
-import { isSegmentName, parseWalName, segmentAt, segmentEnd, segmentStart } from '../wal/name.ts';
+import { isSegmentName, parseWalName, segmentAt, segmentStart } from '../wal/name.ts';
 import type { Lineage } from '../wal/lineage.ts';
 import { endOf } from './decide-roles.ts';
+import { gapAfter, liveGaps } from './gaps.ts';
 import type { BackupRow, Control, GapRow, Head, HistoryRow, HoldsRow, NodeRow, RelayRow } from './facts.ts';
 
 export type RetentionPolicy = {
@@ -334,10 +335,8 @@ function judgeBackups(facts: RetentionFacts, branch: BranchMap, cut: Lsn | null)
     const place = branch.placeOf(row.startSegment);
     return (cut !== null && place !== null && place < cut) || isBelowHorizon(holds.horizon, row.startSegment);
   };
-  const isBeforeGap = (row: BackupRow): boolean =>
-    facts.gaps.some(
-      ({ to }) => isSegmentName(to) && segmentEnd(to, facts.segmentSize) > parseLsn(row.startLsn),
-    );
+  const gaps = liveGaps(facts.gaps, facts.lineage, facts.segmentSize);
+  const isBeforeGap = (row: BackupRow): boolean => gapAfter(gaps, parseLsn(row.startLsn)) !== undefined;
   const usable = complete.filter((row) => !isGone(row) && branch.isLive(row, head) && !isBeforeGap(row));
   const finished = (row: BackupRow): string => row.finishedAt ?? row.startedAt;
   const isWithin = (row: BackupRow, ms: number): boolean => ms > 0 && !isOver(finished(row), ms, now);

@@ -12,6 +12,7 @@ import type { HistoryEntry } from '../wal/history.ts';
 import { segmentsFrom, type Lineage } from '../wal/lineage.ts';
 import { segmentEnd } from '../wal/name.ts';
 import type { Control, Head, NodeRow, Promotion, TriggerMode } from './facts.ts';
+import { gapText, type LiveGap } from './gaps.ts';
 
 export type Refused = { do: 'refuse'; code: FailureCode; message: string; hint?: string };
 const refuse = (code: FailureCode, message: string, hint?: string): Refused => ({
@@ -24,14 +25,27 @@ const refuse = (code: FailureCode, message: string, hint?: string): Refused => (
 const isPending = (promotion: Promotion | null): promotion is Promotion =>
   promotion !== null && promotion.state !== 'open';
 
-export type TriggerRequest = { id: string; mode: TriggerMode; to: string; at: string; supersede?: number };
+export type TriggerRequest = {
+  id: string;
+  mode: TriggerMode;
+  to: string;
+  at: string;
+  supersede?: number;
+  /** Go on though the target stands before a declared gap, which it can never pass. */
+  acceptGap?: boolean;
+};
 
-/** Step 1: epoch + 1, primary = the target. From its commit on the old primary cannot archive. */
+/**
+ * Step 1: epoch + 1, primary = the target. From its commit on the old primary cannot archive.
+ *
+ * @param gap  the first declared gap of the live branch that the target has not passed; undefined: there is none
+ */
 export function decideTrigger(
   control: Control,
   head: Head,
   target: NodeRow | undefined,
   request: TriggerRequest,
+  gap?: LiveGap,
 ): { do: 'trigger'; control: Control; head: Head } | Refused {
   const { to } = request;
   const active = decideActive(control);
@@ -44,7 +58,7 @@ export function decideTrigger(
       `${to} is the primary already, in epoch ${control.epoch}`,
       `'walvault status' shows where the cluster stands`,
     );
-  const unfit = decideTarget(target, to);
+  const unfit = decideTarget(target, to) ?? decideGapAhead(request, gap);
   if (unfit) return unfit;
   const epoch = control.epoch + 1;
   return {
@@ -62,10 +76,30 @@ export function decideTrigger(
       rev: head.rev + 1,
       epoch,
       flush: null,
-      promotion: { id: request.id, epoch, node: to, mode: request.mode, state: 'triggered', at: request.at },
+      promotion: {
+        ...{ id: request.id, epoch, node: to, mode: request.mode, state: 'triggered', at: request.at },
+        ...upToGap(gap),
+      },
     },
   };
 }
+
+/** A target that stands before a gap would open without what is archived after it; smart would wait for it for ever. */
+export function decideGapAhead(
+  { to, acceptGap }: Pick<TriggerRequest, 'to' | 'acceptGap'>,
+  gap: LiveGap | undefined,
+): Refused | undefined {
+  if (gap === undefined || acceptGap === true) return undefined;
+  return refuse(
+    'refused',
+    `${to} stands before a declared gap, ${gapText(gap)} (${gap.reason}): it can never replay what comes after ${formatLsn(gap.begins)}`,
+    `choose a standby that was made from a base backup taken after the gap; or open ${to} with what lies before it, and leave all else behind, by --accept-gap`,
+  );
+}
+
+/** Where the promotion ends that was triggered with a gap ahead. */
+export const upToGap = (gap: LiveGap | undefined): Pick<Promotion, 'upTo'> =>
+  gap === undefined ? {} : { upTo: { timeline: gap.timeline, lsn: formatLsn(gap.begins) } };
 
 /** Can this node become the primary? By its own last report. */
 export function decideTarget(target: NodeRow | undefined, to: string): Refused | undefined {
@@ -157,14 +191,13 @@ export function decideSeal(
   if (promotion.state !== 'triggered') return { do: 'sealed', promotion };
   const diverged = decideDiverged(lineage, request);
   if (diverged !== undefined) return refuse('refused', `${request.node} ${diverged}`);
-  const end = endOf(head);
-  if (
-    promotion.mode === 'smart' &&
-    (request.timeline !== head.timeline || (end !== null && request.lsn < end))
-  ) {
+  const { upTo } = promotion;
+  const end = upTo === undefined ? endOf(head) : parseLsn(upTo.lsn);
+  const timeline = upTo?.timeline ?? head.timeline;
+  if (promotion.mode === 'smart' && (request.timeline !== timeline || (end !== null && request.lsn < end))) {
     return refuse(
       'refused',
-      `${request.node} is at ${formatLsn(request.lsn)} on timeline ${request.timeline}, the vault ends at ${end === null ? 'its beginning' : formatLsn(end)} on timeline ${head.timeline}`,
+      `${request.node} is at ${formatLsn(request.lsn)} on timeline ${request.timeline}, the vault ends at ${end === null ? 'its beginning' : formatLsn(end)} on timeline ${timeline}`,
     );
   }
   const reserved = head.lastTimeline + 1;

@@ -67,6 +67,13 @@ export function decideSpiller(control: Control, head: Head, writer: Writer): Ref
       `run 'walvault configure primary --dr-vault URL' on the primary while its own vault answers; a relay takes it along`,
     );
   }
+  if (!control.archiving) {
+    return refuse(
+      'refused',
+      `archiving is off: nothing is spilled`,
+      `what is written meanwhile is declared lost as soon as the active vault answers; until then WAL is kept in pg_wal`,
+    );
+  }
   if (control.primary !== node) {
     return refuse(
       'fenced',

@@ -5,10 +5,18 @@
  * Pure. docs/design.md, "Two vaults"; modelled: what the old vault still takes after the replica has its epoch is lost to a smart
  * promotion, so a vault that answers is fenced first, and what it holds is carried over before the trigger.
  */
-import { decideTarget, decidePending, type Refused } from './decide-roles.ts';
-import type { Control, Head, NodeRow, TriggerMode, VaultRef } from './facts.ts';
+import {
+  decideGapAhead,
+  decideTarget,
+  decidePending,
+  upToGap,
+  type Refused,
+  type TriggerRequest,
+} from './decide-roles.ts';
+import type { Control, Head, NodeRow, VaultRef } from './facts.ts';
+import type { LiveGap } from './gaps.ts';
 
-export type TakeOverRequest = { id: string; mode: TriggerMode; to: string; at: string; supersede?: number };
+export type TakeOverRequest = TriggerRequest;
 
 const refuse = (message: string, hint: string, code: Refused['code'] = 'refused'): Refused => ({
   do: 'refuse',
@@ -17,12 +25,17 @@ const refuse = (message: string, hint: string, code: Refused['code'] = 'refused'
   hint,
 });
 
-/** May this replica become the active vault with `to` as its primary? Asked before anything is changed, and again in each step. */
+/**
+ * May this replica become the active vault with `to` as its primary? Asked before anything is changed, and again in each step.
+ *
+ * @param gap  as for decideTrigger, of this replica's branch
+ */
 export function decideTakeOver(
   control: Control,
   head: Head,
   target: NodeRow | undefined,
   request: TakeOverRequest,
+  gap?: LiveGap,
 ): Refused | undefined {
   if (control.role === 'converging')
     return refuse(
@@ -30,7 +43,11 @@ export function decideTakeOver(
       'wait until its relay has brought it',
       'busy',
     );
-  return decidePending(head.promotion, request.supersede) ?? decideTarget(target, request.to);
+  return (
+    decidePending(head.promotion, request.supersede) ??
+    decideTarget(target, request.to) ??
+    decideGapAhead(request, gap)
+  );
 }
 
 /**
@@ -118,6 +135,7 @@ export function decideActivate(
   control: Control,
   head: Head,
   request: TakeOverRequest,
+  gap?: LiveGap,
 ): { control: Control; head: Head } {
   const { id, mode, to, at } = request;
   const { epoch } = control;
@@ -135,7 +153,7 @@ export function decideActivate(
       rev: head.rev + 1,
       epoch,
       ...{ flush: null, spill: null, writer: null },
-      promotion: { id, epoch, node: to, mode, state: 'triggered', at },
+      promotion: { id, epoch, node: to, mode, state: 'triggered', at, ...upToGap(gap) },
     },
   };
 }

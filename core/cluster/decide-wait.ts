@@ -43,8 +43,10 @@ export type WaitState = {
   /** undefined: the vault has not answered (and no seal speaks for it). */
   place: WaitPlace | undefined;
   isSegment: boolean;
-  /** Its row, as last asked: there, not there, or no answer. */
-  row: 'seen' | 'unseen' | 'silent';
+  /** Its row, as last asked: there, not there, no answer; or not there, since it lies in a declared gap. */
+  row: 'seen' | 'unseen' | 'silent' | 'gap';
+  /** It is the first segment of the gap in front of which this node is to be promoted (--accept-gap). */
+  isUpTo: boolean;
   /** A seal lies in the state directory. */
   sealed: boolean;
   /** none, of another node and not open, or of this node: triggered smart or fast, or sealed in the vault and not here. */
@@ -77,6 +79,8 @@ export type WaitAction =
   | { do: 'stop'; because: 'ended' | 'unknown' | 'failures' };
 
 const SILENT = 'the vault does not answer';
+const IN_GAP =
+  'it lies in a declared gap (archiving was off): make this standby anew from a later backup, or trigger it with --accept-gap';
 
 export function decideWait(state: WaitState): WaitAction {
   const { place, isSegment, sealed, promotion } = state;
@@ -85,7 +89,7 @@ export function decideWait(state: WaitState): WaitAction {
     if (promotion === 'sealed') return { do: 'seal' };
     if (promotion === 'other') return { do: 'wait', why: 'a promotion of another node is under way' };
     if (promotion === 'fast' && isSegment && state.given) return { do: 'seal' };
-    const consumed = place === 'unfinished' || (place === 'beyond' && state.isNext);
+    const consumed = state.isUpTo || place === 'unfinished' || (place === 'beyond' && state.isNext);
     if (promotion === 'smart' && consumed) return { do: 'seal' };
   }
   switch (place) {
@@ -104,6 +108,8 @@ export function decideWait(state: WaitState): WaitAction {
       if (state.row === 'silent') return { do: 'wait', why: SILENT };
       if (state.row === 'seen')
         return state.failures > state.retries ? { do: 'stop', because: 'failures' } : { do: 'serve' };
+      // "not there" would open with what comes after the gap missing; a person makes this standby anew, or triggers it in front of the gap
+      if (state.row === 'gap') return { do: 'wait', why: IN_GAP };
       return place === 'perhaps' ? { do: 'absent' } : { do: 'wait', why: 'its row is not seen' };
   }
 }

@@ -38,6 +38,8 @@ export type Control = Base & {
   reign: number;
   primary: string | null;
   archiving: boolean;
+  /** When `archiving` was set as it is; absent: since the vault was made. */
+  archivingAt?: string;
   /**
    * active: takes archives. replica: takes what a relay brings, and spills. converging: being made a replica again, what the
    * active vault does not know is set aside.
@@ -71,6 +73,8 @@ export type Promotion = {
   lsn?: string;
   /** From the seal on: the number that PostgreSQL will take. */
   reserved?: number;
+  /** Triggered with a declared gap ahead, knowingly: where that begins. A smart promotion must have consumed all up to there. */
+  upTo?: { timeline: number; lsn: string };
 };
 
 /** pk <cluster>/<system id>, sk head: where the live branch stands. One read of it is a standby's whole poll; under 4 KB. */
@@ -94,6 +98,8 @@ export type Head = Base & {
   flush: { lsn: string; rev: number } | null;
   /** End of the tail# row of the live timeline: a smart promotion must have consumed it. */
   tail: { timeline: number; lsn: string } | null;
+  /** How many gap# rows there are, and the newest of them, of whatever timeline; null or absent: there is none. */
+  gap?: { count: number; from: string; to: string; at: string } | null;
   /** A replica: the chain of spill# rows that goes on from `lsn` and is served to nobody; null: there is none. */
   spill: Spill | null;
 };
@@ -291,7 +297,21 @@ export type ArrivalsRow = Base & {
   backups: string[];
 };
 
-export type GapRow = Base & { from: string; to: string; at: string; reason: string };
+/**
+ * sk gap#<its first segment>: segments of one timeline that were ignored while archiving was off, one behind the other. Head moved past them
+ * when they were declared; there is no row wal# of any of them. Written and removed only together with head.gap, which counts these rows.
+ */
+export type GapRow = Base & {
+  /** First and last segment. */
+  from: string;
+  to: string;
+  /** When the first one was declared, and the last. */
+  at: string;
+  until?: string;
+  reason: string;
+  node?: string;
+  epoch?: number;
+};
 
 // No cluster's name has a '#', and without a '/' no key for nodes reaches these two partitions.
 /** Partition of the list of clusters. */

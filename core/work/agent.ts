@@ -372,8 +372,8 @@ class Agent {
     ) {
       await this.#open(this.#context.settings.archiveTimeout);
     }
-    await this.#pusher.archive(name, file);
-    return { ok: true };
+    const note = await this.#pusher.archive(name, file);
+    return { ok: true, ...(note === undefined ? {} : { note }) };
   }
 
   async #restore(request: AgentRequest & { op: 'restore' }): Promise<AgentAnswer> {

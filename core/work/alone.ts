@@ -8,21 +8,31 @@ import { VaultError } from '../errors.ts';
 import type { RestoreRequest } from '../cluster/decide-restore.ts';
 import { historyName } from '../wal/name.ts';
 import { readBranch } from './branch.ts';
-import type { Cluster } from './cluster.ts';
-import { commitFiles } from './commit.ts';
+import { readControl as readControlFile } from '../postgres/pgdata.ts';
+import { readControl, type Cluster } from './cluster.ts';
+import { commitFiles, NotStored } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
+import { declareIgnored, ignoredHereText, ignoreHere, readLocalWord } from './local-off.ts';
 import { openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock } from './node-lock.ts';
 import { readSeal, readText } from './node-state.ts';
 import { closeGate, hasTaken, openSealed } from './promote.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
 import { bringHomeAlone } from './push-spill.ts';
-import { fetchFile, storeFile, type StoredFile } from './store-file.ts';
+import { declineFile, fetchFile, storeFile, type StoredFile, type UnstoredFile } from './store-file.ts';
 
-/** @throws VaultError busy (an agent holds the lock and does not answer) and everything that archiving may say */
-export async function archiveAlone(stateDir: string, name: string, file: string): Promise<void> {
-  await withNode(stateDir, { lock: true }, async (context) => {
-    const seal = readSeal(context.paths);
+/**
+ * @returns a line for the server's log, where the file was ignored since archiving is off
+ * @throws VaultError busy (an agent holds the lock and does not answer) and everything that archiving may say
+ */
+export async function archiveAlone(
+  stateDir: string,
+  name: string,
+  file: string,
+): Promise<string | undefined> {
+  return withNode(stateDir, { lock: true }, async (context) => {
+    const { paths, seat } = context;
+    const seal = readSeal(paths);
     if (
       seal !== undefined &&
       name === historyName(seal.reserved) &&
@@ -30,33 +40,57 @@ export async function archiveAlone(stateDir: string, name: string, file: string)
     ) {
       await openSealed(context, undefined, context.settings.archiveTimeout);
     }
+    if (readLocalWord(paths) !== undefined) {
+      ignoreHere(paths, [name], (await readControlFile(context.pgdata)).segmentSize);
+      return ignoredHereText(name, undefined);
+    }
     const bytes = await fs.promises.readFile(file).catch((cause: Error) => {
       throw new VaultError('pgdata', `cannot read ${file}: ${cause.message}`, { cause });
     });
     const cluster = await context.cluster();
-    const epoch = context.seat.store.read()?.epoch ?? 0;
-    const stored = await storeFile(
-      cluster,
-      { ...context.seat, epoch },
-      { name, bytes },
-      context.settings.zstdLevel,
-    );
-    if (stored !== 'same') await commitAlone(context, cluster, stored);
-    crashPoint('alone-committed');
+    await withSpillsHome(context, cluster, () => declareIgnored(cluster, seat, paths));
+    for (;;) {
+      try {
+        const handed = await handIn(context, cluster, { name, bytes });
+        const results =
+          handed === 'same'
+            ? []
+            : await withSpillsHome(context, cluster, () => commitFiles(cluster, seat, [handed]));
+        crashPoint('alone-committed');
+        return results[0]?.notice;
+      } catch (error) {
+        if (!(error instanceof NotStored)) throw error; // archiving is on again: it is stored now
+      }
+    }
   });
+}
+
+async function handIn(
+  { seat, settings }: NodeContext,
+  cluster: Cluster,
+  file: { name: string; bytes: Buffer },
+): Promise<StoredFile | UnstoredFile | 'same'> {
+  const { archiving } = await readControl(cluster);
+  if (!archiving && !file.name.endsWith('.history')) return declineFile(cluster, seat, file);
+  const epoch = seat.store.read()?.epoch ?? 0;
+  return storeFile(cluster, { ...seat, epoch }, file, settings.zstdLevel);
 }
 
 /**
  * A lone hook spills nothing, since it does not live long enough to know for how long the vault has been away; but what an agent had
  * spilled may be what the vault misses, and comes home first.
  */
-async function commitAlone(context: NodeContext, cluster: Cluster, stored: StoredFile): Promise<void> {
+async function withSpillsHome<T>(
+  context: NodeContext,
+  cluster: Cluster,
+  commit: () => Promise<T>,
+): Promise<T> {
   try {
-    await commitFiles(cluster, context.seat, [stored]);
+    return await commit();
   } catch (error) {
     if (!(error instanceof VaultError && error.code === 'hole')) throw error;
     if ((await bringHomeAlone(context, cluster)) === 0) throw error;
-    await commitFiles(cluster, context.seat, [stored]);
+    return commit();
   }
 }
 

@@ -2,13 +2,16 @@
  * What the manifest says of a base backup: its row (running, then complete or failed), its hold, its WAL.
  */
 import { VaultError } from '../errors.ts';
-import { keys, type BackupRow, type GapRow } from '../cluster/facts.ts';
+import { keys, type BackupRow } from '../cluster/facts.ts';
+import { gapAfter, gapText } from '../cluster/gaps.ts';
 import { type Change } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import { segmentAt } from '../wal/name.ts';
 import type { Copied } from './backup-stream.ts';
+import { readBranch } from './branch.ts';
 import { backupPrefix } from './bundles.ts';
 import { asRow, listRows, newId, putEvent, readHead, type Cluster } from './cluster.ts';
+import { readLiveGaps } from './gap-rows.ts';
 import { addHold, dropHold, dropHoldChange, HOLD_STALE_MS, keepHolding, readHolds } from './holds.ts';
 import { fileOf } from './store-file.ts';
 
@@ -62,16 +65,15 @@ export async function proveSegments(cluster: Cluster, { start, stop }: Copied): 
       },
     );
   }
-  for (const gap of await listRows<GapRow>(cluster, 'gap#')) {
-    if (gap.to.slice(8) > segmentAt(1, start.lsn, cluster.segmentSize).slice(8)) {
-      throw new VaultError(
-        'refused',
-        `a declared gap (${gap.from} to ${gap.to}) lies in the WAL of this backup`,
-        {
-          hint: 'Take the backup again.',
-        },
-      );
-    }
+  const gap = gapAfter(await readLiveGaps(cluster, await readBranch(cluster)), start.lsn);
+  if (gap !== undefined && gap.begins < stop.lsn) {
+    throw new VaultError(
+      'refused',
+      `a declared gap, ${gapText(gap)} (${gap.reason}), lies in the WAL of this backup`,
+      {
+        hint: `Take the backup again, with archiving on ('walvault archiving status').`,
+      },
+    );
   }
   const size = BigInt(cluster.segmentSize);
   const first = start.lsn - (start.lsn % size);

@@ -19,7 +19,7 @@ import {
   sweepInterrupted,
 } from './backup-rows.ts';
 import { copyServer } from './backup-stream.ts';
-import type { Cluster } from './cluster.ts';
+import { readControl, type Cluster } from './cluster.ts';
 import { waitForWal } from './wal-arrival.ts';
 
 export type BackupProgress = {
@@ -56,6 +56,10 @@ const WAL_LIMIT_MS = 90_000;
  */
 export async function takeBackup(cluster: Cluster, request: BackupRequest): Promise<BackupRow> {
   await sweepInterrupted(cluster);
+  if (!(await readControl(cluster)).archiving)
+    throw new VaultError('refused', 'archiving is off: a backup without the WAL up to its end is none', {
+      hint: `Run 'walvault archiving on' first.`,
+    });
   return withConnection(request.connection, async (client) => {
     const server = await serverFacts(cluster, client);
     report(request, 'archiving', 0, 0, 0);

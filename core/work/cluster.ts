@@ -101,6 +101,9 @@ export const newId = (): string => randomBytes(8).toString('hex');
 export const objectKeys = {
   wal: (cluster: Cluster, name: string, sha256: string, putId: string) =>
     `${cluster.partition}/wal/${name.slice(0, 8)}/${name}-${sha256.slice(0, 16)}-${putId}.zst`,
+  /** Of a file that is not stored, as far as its key would be known: the id of the put is missing. */
+  walStem: (cluster: Cluster, name: string, sha256: string | undefined) =>
+    `${cluster.partition}/wal/${name.slice(0, 8)}/${name}${sha256 === undefined ? '' : `-${sha256.slice(0, 16)}`}-*.zst`,
   history: (cluster: Cluster, timeline8: string, sha256: string) =>
     `${cluster.partition}/history/${timeline8}-${sha256.slice(0, 16)}.history`,
   aside: (

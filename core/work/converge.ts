@@ -12,6 +12,7 @@
 import { VaultError } from '../errors.ts';
 import {
   decideMeeting,
+  gapsLeft,
   headAfter,
   isBackupLive,
   isOlderThanAll,
@@ -26,6 +27,7 @@ import {
   type TailRow,
   type WalRow,
 } from '../cluster/facts.ts';
+import { headGap } from '../cluster/gaps.ts';
 import { type Change, type Row } from '../vault/manifest.ts';
 import { historyName } from '../wal/name.ts';
 import { asideRow, wholeEnd } from './aside-row.ts';
@@ -41,6 +43,7 @@ import {
 } from './cluster.ts';
 import { COMMIT_BATCH } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
+import { gapChanges, readGaps } from './gap-rows.ts';
 import { putControlObject } from './init.ts';
 import { readSide, type Reading } from './replica.ts';
 import { putAside } from './salvage.ts';
@@ -232,7 +235,10 @@ async function becomeReplica(active: Cluster, other: Cluster): Promise<void> {
       const control = await readControl(other);
       if (!isConverging(control, mine.control)) return { result: undefined };
       const head = await readHead(other);
-      const next = headAfter(mine, head, await namesOf(other), other.segmentSize);
+      const gaps = await readGaps(other, head);
+      const after = headAfter(mine, head, await namesOf(other), other.segmentSize, gaps);
+      const left = gapsLeft(mine, after, gaps, other.segmentSize);
+      const next = { ...after, gap: headGap(left) };
       const history = await other.vault.manifest.get(keys.history(other.partition, head.timeline));
       const live = await active.vault.manifest.get(keys.history(active.partition, head.timeline));
       const isDead = history !== undefined && history['text'] !== live?.['text'];
@@ -245,6 +251,7 @@ async function becomeReplica(active: Cluster, other: Cluster): Promise<void> {
             when: { rev: control.rev },
           },
           { do: 'put', row: asRow(next), when: { rev: head.rev } },
+          ...gapChanges(gaps, left),
           ...(isDead
             ? [{ do: 'delete', key: { pk: history.pk, sk: history.sk }, when: { rev: history.rev } } as const]
             : []),

@@ -13,6 +13,10 @@ export const CRASH_POINTS = [
   'push-marked',
   /** Archive hook without an agent: committed, PostgreSQL was not told. */
   'alone-committed',
+  /** Archiving off by the word of this node: what is ignored is written down, PostgreSQL was not told. */
+  'ignored-here',
+  /** The same: declared in the vault, not struck off here. */
+  'local-declared',
   /** Follow: a segment is verified and flushed beside its place in the spool. */
   'follow-fetched',
   /** Promotion: the trigger was seen, nothing is sealed. */

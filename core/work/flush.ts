@@ -16,7 +16,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inState, VaultError, type FailureCode } from '../errors.ts';
-import { decideUndo } from '../cluster/decide-flush.ts';
+import { archivingOff, decideUndo } from '../cluster/decide-flush.ts';
 import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
 import { readControl as readControlFile, readPgdata, type Pgdata } from '../postgres/pgdata.ts';
 import type { ConnectOptions } from '../postgres/sql.ts';
@@ -27,7 +27,8 @@ import { checkDatabase } from './configure.ts';
 import { crashPoint } from './crash-points.ts';
 import { stopForFlush, type EndedSessions, type FlushStep } from './flush-server.ts';
 import { heartbeat } from './heartbeat.ts';
-import { checkIdentity, stateDirOf, statePaths, writerStore } from './node-state.ts';
+import { readIgnored, readLocalWord } from './local-off.ts';
+import { checkIdentity, stateDirOf, statePaths, writerStore, type StatePaths } from './node-state.ts';
 import { endRefusal, withFlushLock } from './refuse-connections.ts';
 import { findLogs, saveLogs } from './save-logs.ts';
 import { archiveWaiting, shutdownCheckpoint } from './stopped-wal.ts';
@@ -109,6 +110,7 @@ async function flushHere(cluster: Cluster, request: FlushRequest): Promise<Flush
     const standing = await standingFlush(cluster, place);
     if (standing !== undefined) return standing;
     await checkWriter(cluster, place.seat);
+    checkLocal(statePaths(stateDir), request.node);
     const logs = request.logs === true ? await findLogs(pgdata) : undefined;
     try {
       const stopped = pgdata.running === undefined ? undefined : await stopRunning(cluster, place, request);
@@ -284,12 +286,25 @@ async function checkWriter(
     const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
     const state = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
     const seen = options.evenFlushed === true ? { ...head, flush: null } : head;
-    const refusal = decideWriter(control, seen, writerOf(seat, state));
+    const refusal =
+      decideWriter(control, seen, writerOf(seat, state)) ?? (control.archiving ? undefined : archivingOff());
     if (refusal === undefined) return;
     if (refusal.code !== 'copied' || left === 0)
       throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
     await sleep(100);
   }
+}
+
+/** @throws VaultError refused */
+function checkLocal(paths: StatePaths, node: string): void {
+  if (readLocalWord(paths) === undefined && readIgnored(paths).length === 0) return;
+  throw new VaultError(
+    'refused',
+    `archiving is off on ${node}, by --local, or what it ignored is not declared yet`,
+    {
+      hint: `Run 'walvault archiving on --local' here; 'walvault archiving status' shows when all is declared.`,
+    },
+  );
 }
 
 async function checkShutDown(pgdata: string): Promise<void> {

@@ -10,9 +10,11 @@ import { historyName, isSegmentName, parseWalName, segmentEnd, segmentStart } fr
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
 import { placeOnBranch } from '../cluster/decide-restore.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
-import type { Head } from '../cluster/facts.ts';
+import type { GapRow, Head } from '../cluster/facts.ts';
+import { gapOf, gapText } from '../cluster/gaps.ts';
 import { readBranch, readHistory, type Branch } from './branch.ts';
 import { readHead, type Cluster } from './cluster.ts';
+import { readGaps } from './gap-rows.ts';
 import { inWords, type Journal, type NodeContext } from './node-context.ts';
 import { readServed, servedAt, WORD_COUNT, Words } from './node-state.ts';
 import { RESERVED_HISTORY, viewOf, type RestoreView } from './restore-request.ts';
@@ -41,6 +43,8 @@ export class Follower {
   #servedAt = 0;
   /** The tail of the live timeline, and when PostgreSQL was last given it. */
   #tail: { name: string; lsn: string; givenAt?: number } | undefined;
+  /** Declared gaps, as of this head.gap. */
+  #gaps: { of: string; rows: readonly GapRow[] } = { of: 'null', rows: [] };
   #lastAsked: string | undefined;
   /** Names asked for while another node's promotion holds everybody: their words save the questions. */
   #held = new Set<string>();
@@ -105,6 +109,7 @@ export class Follower {
     this.#spool.open(cluster, head.epoch);
     this.#noteTail(cluster, head);
     this.#noteServed(cluster);
+    await this.#noteGaps(cluster, head);
     const mine = head.promotion?.state === 'triggered' && head.promotion.node === this.#context.node;
     this.#setWords(cluster, branch, view, mine);
     if (view.held || (mine && head.promotion?.mode === 'fast')) this.#spool.empty();
@@ -131,6 +136,18 @@ export class Follower {
   /** The tail was given a moment ago. PostgreSQL asks for it again at each interval; it is given again now and then, for a restart. */
   get #restsOnTail(): boolean {
     return this.#tail?.givenAt !== undefined && Date.now() - this.#tail.givenAt < TAIL_AGAIN_MS;
+  }
+
+  /** Nothing past a gap is ever asked for by a server that stands before it; that it does is said once. */
+  async #noteGaps(cluster: Cluster, head: Head): Promise<void> {
+    const of = JSON.stringify(head.gap ?? null);
+    if (of !== this.#gaps.of) this.#gaps = { of, rows: await readGaps(cluster, head) };
+    const gap = this.#lastAsked === undefined ? undefined : gapOf(this.#gaps.rows, this.#lastAsked);
+    if (gap !== undefined)
+      this.#journal.state(
+        'gap',
+        `stands before a declared gap, ${gapText(gap)} (${gap.reason}): it cannot go past it, make it anew by 'walvault standby create'`,
+      );
   }
 
   #noteServed(cluster: Cluster): void {
@@ -162,6 +179,10 @@ export class Follower {
       if (next !== undefined && (next !== this.#tail?.name || this.#restsOnTail))
         counts.set(next, mine ? WATCHED_WORD : WORD_COUNT);
       counts.set(historyName(view.branch.nextTimeline), WORD_COUNT);
+      // no waiting helps; the own promotion has to see that it is asked for
+      const asked = this.#lastAsked;
+      if (!mine && asked !== undefined && gapOf(this.#gaps.rows, asked) !== undefined)
+        counts.set(asked, WORD_COUNT);
     }
     this.words.set(counts);
   }
@@ -175,6 +196,7 @@ export class Follower {
     const window: string[] = [];
     for (const name of segmentsFrom(branch.lineage, this.#wanted, size)) {
       if (window.length >= count || placeOnBranch(name, view.branch) !== 'due') break;
+      if (gapOf(this.#gaps.rows, name) !== undefined) break;
       window.push(name);
     }
     for (const name of this.#spool.segments()) {
@@ -232,6 +254,7 @@ function sameChain(one: Head, other: Head): boolean {
     one.epoch === other.epoch &&
     one.timeline === other.timeline &&
     one.tail?.lsn === other.tail?.lsn &&
+    one.gap?.to === other.gap?.to &&
     one.promotion?.state === other.promotion?.state
   );
 }

@@ -13,6 +13,7 @@ import { parseWalName } from '../wal/name.ts';
 import { putEvent } from './cluster.ts';
 import type { Follower } from './follow.ts';
 import { heartbeat, type NodeReport } from './heartbeat.ts';
+import { readLocalWord } from './local-off.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
 import {
   forgetRestartPoint,
@@ -105,7 +106,7 @@ export class NodeReporter {
       const lastArchived = this.#pusher.lastArchived;
       return {
         ...(await aboutNode(this.#context, this.#version)),
-        trouble: this.trouble,
+        trouble: this.trouble ?? this.#offHere(),
         role: 'primary',
         consistent: true,
         // one of its life as a standby would say, when it is one again, that it needs more or less than it does
@@ -137,6 +138,14 @@ export class NodeReporter {
     } catch {
       return {};
     }
+  }
+
+  /** A word of this node alone, which no other place would show. */
+  #offHere(): string | null {
+    const word = readLocalWord(this.#context.paths);
+    return word === undefined
+      ? null
+      : `archiving is off here since ${word.at}, by --local: run 'walvault archiving on --local' here`;
   }
 
   /** The primary of the vault, flushed and started again: read-only until somebody decides. */

@@ -5,6 +5,8 @@
  *   identity.json                        machine and data directory it was made for: a copy of either is told by it
  *   writer.json                          epoch, nonce, next (core/work/commit.ts)
  *   spill.json                           the same of the chain of spills, and where they go (core/work/push-spill.ts)
+ *   archiving.json                       JSON: `archiving off --local`, written by that command alone
+ *   ignored.json                         JSON: what was ignored by it and is not declared in the vault yet; written under agent.lock alone
  *   program, node                        links: the installed version, the Node 24 that runs it
  *   archive restore cleanup recovered    the sh wrappers that PostgreSQL calls
  *   agent.lock agent.sock agent.json agent.log
@@ -75,6 +77,8 @@ export function statePaths(dir: string) {
     identity: at('identity.json'),
     writer: at('writer.json'),
     spill: at('spill.json'),
+    archiving: at('archiving.json'),
+    ignored: at('ignored.json'),
     program: at('program'),
     node: at('node'),
     lock: at('agent.lock'),

@@ -36,7 +36,7 @@ import {
   type Seal,
 } from './node-state.ts';
 import { openPromotion, sealPromotion } from './promotion.ts';
-import { givenUpTo, keepLastSegment, prepareSeal } from './sealing.ts';
+import { givenUpTo, keepLastSegment, prepareSeal, upToName } from './sealing.ts';
 import type { Spool } from './spool.ts';
 
 /** How long after a promote signal a standby that still recovers is asked again, in ms. */
@@ -121,6 +121,12 @@ export class Promoter {
    */
   async #consumed(cluster: Cluster, branch: Branch): Promise<{ timeline: number; lsn: Lsn } | undefined> {
     const { head } = branch;
+    const upTo = head.promotion?.upTo;
+    if (upTo !== undefined) {
+      // triggered with a gap ahead: it asked for the gap's first segment, so it has all that comes before
+      const isAsked = this.#follower.hasAsked(upToName(upTo, cluster.segmentSize));
+      return isAsked ? { timeline: upTo.timeline, lsn: parseLsn(upTo.lsn) } : undefined;
+    }
     const unfinished = tailSegment(head, cluster.segmentSize);
     if (head.tail !== null && unfinished !== undefined) {
       const end = parseLsn(head.tail.lsn);

@@ -8,17 +8,20 @@ import { decideWriter } from '../cluster/decide-archive.ts';
 import { keys, type Control } from '../cluster/facts.ts';
 import { parseWalName } from '../wal/name.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
-import { commitFiles, type CommitResult } from './commit.ts';
+import { commitFiles, NotStored, type CommitResult } from './commit.ts';
 import type { NodeContext } from './node-context.ts';
-import { storeFile, type StoredFile } from './store-file.ts';
+import { declineFile, storeFile, type StoredFile, type UnstoredFile } from './store-file.ts';
 import { inTurn, settle, writerOf } from './writer.ts';
+
+/** What became of a file before its commit: stored, not stored since archiving is off, or there already. */
+export type Handed = StoredFile | UnstoredFile | 'same';
 
 export interface Lane {
   readonly kind: 'vault' | 'spill';
   open(): Promise<Cluster>;
   /** Bytes into the bucket, as of one file of pg_wal. @param path  absolute */
-  store(cluster: Cluster, file: { name: string; path: string }): Promise<StoredFile | 'same'>;
-  commit(cluster: Cluster, files: readonly StoredFile[]): Promise<CommitResult[]>;
+  store(cluster: Cluster, file: { name: string; path: string }): Promise<Handed>;
+  commit(cluster: Cluster, files: readonly (StoredFile | UnstoredFile)[]): Promise<CommitResult[]>;
 }
 
 /** How long it is taken for granted that this node may write, ms. */
@@ -30,6 +33,7 @@ export class VaultLane implements Lane {
   readonly #onControl: (control: Control) => void;
   #checkedAt = 0;
   #fence: ReturnType<typeof decideWriter>;
+  #isOff = false;
 
   /** @param onControl  told of the vault's control whenever it is read */
   constructor(context: NodeContext, onControl: (control: Control) => void) {
@@ -41,19 +45,24 @@ export class VaultLane implements Lane {
     return this.#context.cluster();
   }
 
-  async store(
-    cluster: Cluster,
-    { name, path }: { name: string; path: string },
-  ): Promise<StoredFile | 'same'> {
+  async store(cluster: Cluster, { name, path }: { name: string; path: string }): Promise<Handed> {
     const { seat, settings } = this.#context;
     const bytes = await readWhole(path);
     await this.#checkWriter(cluster, name);
+    // the commit decides by the vault's word as it is then
+    if (this.#isOff && !name.endsWith('.history')) return declineFile(cluster, seat, { name, bytes });
     const epoch = seat.store.read()?.epoch ?? 0;
     return storeFile(cluster, { ...seat, epoch }, { name, bytes }, settings.zstdLevel);
   }
 
-  commit(cluster: Cluster, files: readonly StoredFile[]): Promise<CommitResult[]> {
-    return commitFiles(cluster, this.#context.seat, files, this.#context.histories);
+  async commit(cluster: Cluster, files: readonly (StoredFile | UnstoredFile)[]): Promise<CommitResult[]> {
+    const { seat, histories } = this.#context;
+    try {
+      return await commitFiles(cluster, seat, files, histories);
+    } catch (error) {
+      if (error instanceof NotStored) this.#checkedAt = 0; // what was known of archiving is over
+      throw error;
+    }
   }
 
   /**
@@ -66,6 +75,7 @@ export class VaultLane implements Lane {
       this.#fence = await inTurn(seat, async () => {
         const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
         this.#onControl(control);
+        this.#isOff = !control.archiving;
         const state = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
         return decideWriter(control, head, writerOf(seat, state));
       });

@@ -19,7 +19,7 @@ import { readText, replaceDurably, type StatePaths } from './node-state.ts';
 import { readWhole, type Lane } from './push-lane.ts';
 import { commitSpill } from './spill-commit.ts';
 import { takeHome } from './spill.ts';
-import { storeFile, type StoredFile } from './store-file.ts';
+import { isStored, storeFile, type StoredFile, type UnstoredFile } from './store-file.ts';
 import { writerOf, type WriterSeat, type WriterState, type WriterStore } from './writer.ts';
 
 /** spill.json */
@@ -143,7 +143,8 @@ export class SpillLane implements Lane {
     return stored;
   }
 
-  async commit(replica: Cluster, files: readonly StoredFile[]): Promise<CommitResult[]> {
+  async commit(replica: Cluster, handed: readonly (StoredFile | UnstoredFile)[]): Promise<CommitResult[]> {
+    const files = handed.filter(isStored); // this lane stores whatever it is handed
     this.#keep({ away: true });
     this.#commits++;
     this.#landing++;

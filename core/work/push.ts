@@ -9,15 +9,17 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
+import { readControl as readControlFile } from '../postgres/pgdata.ts';
 import { isReady, listReady, readyOrder } from '../postgres/wal-directory.ts';
 import { readControl, type Cluster } from './cluster.ts';
-import { COMMIT_BATCH, type CommitResult } from './commit.ts';
+import { COMMIT_BATCH, NotStored, type CommitResult } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
+import { declareIgnored, ignoredHereText, ignoreHere, readIgnored, readLocalWord } from './local-off.ts';
 import { listDir, openSpool, vaultIdOf } from './node-state.ts';
-import { VaultLane, type Lane } from './push-lane.ts';
+import { VaultLane, type Handed, type Lane } from './push-lane.ts';
 import { SpillLane } from './push-spill.ts';
-import type { StoredFile } from './store-file.ts';
+import { isStored } from './store-file.ts';
 import { Swept } from './tombstones.ts';
 
 /** Markers that lie ahead of PostgreSQL before a request is answered while more waits. */
@@ -37,7 +39,9 @@ type Job = {
   name: string;
   path: string;
   state: 'queued' | 'storing' | 'stored' | 'failed';
-  stored?: StoredFile | 'same';
+  stored?: Handed;
+  /** What the server's log shall say of it: it was ignored. */
+  notice?: string;
   /** failed: why. It is told when the job is the first in the queue: what lies before it still goes. */
   error?: unknown;
   done: Promise<void>;
@@ -62,6 +66,8 @@ export class Pusher {
   #lastArchived: string | null = null;
   #scannedAt = 0;
   #sweptAt = 0;
+  #tendedAt = 0;
+  #declaring: Promise<number> | undefined;
   #stopping = false;
 
   constructor(context: NodeContext, journal: Journal) {
@@ -89,12 +95,17 @@ export class Pusher {
   }
 
   /**
-   * The file is durable and committed when this returns.
+   * The file is durable and committed when this returns; or it is ignored, and declared lost, since archiving is off.
    *
    * @param file  absolute path
+   * @returns a line for the server's log, where it was ignored
    * @throws VaultError  why it is not
    */
-  async archive(name: string, file: string): Promise<void> {
+  async archive(name: string, file: string): Promise<string | undefined> {
+    if (readLocalWord(this.#context.paths) !== undefined) {
+      if (!this.#jobs.has(name)) this.#add(name, file);
+      return (await this.#ignoreAll()).get(name);
+    }
     const deadline = Date.now() + this.#context.settings.archiveTimeout;
     if (this.#paused !== undefined && this.refusal !== undefined && Date.now() < this.#paused.until)
       throw this.#paused.error;
@@ -119,6 +130,67 @@ export class Pusher {
       ]);
       if (this.#jobs.size === 0) await this.scan(true).catch(() => {});
     }
+    return job.notice;
+  }
+
+  /**
+   * `archiving off --local`: everything that waits is ignored, written down here, and its marker says so. What is still under way to the
+   * vault may land: it is there then, and nothing is declared of it.
+   *
+   * @returns the lines for the server's log, by name
+   */
+  async #ignoreAll(): Promise<Map<string, string>> {
+    const { pgdata, paths } = this.#context;
+    const { segmentSize } = await readControlFile(pgdata);
+    const cluster = await Promise.race([this.#context.cluster().catch(() => undefined), sleep(0)]);
+    for (const name of await listReady(path.join(pgdata, 'pg_wal'), QUEUE))
+      if (!this.#jobs.has(name) && !fs.existsSync(this.#marker(name)))
+        this.#add(name, path.join(pgdata, 'pg_wal', name));
+    const jobs = this.#ordered();
+    if (jobs.length === 0) return new Map();
+    const lines = new Map(jobs.map(({ name }) => [name, ignoredHereText(name, cluster ?? undefined)]));
+    ignoreHere(paths, [...lines.keys()], segmentSize);
+    for (const job of jobs) job.notice = lines.get(job.name)!;
+    this.#stay = { lane: this.#vault, storing: 0, committing: false };
+    this.#paused = undefined;
+    this.#lastError = undefined;
+    this.#mark(undefined, jobs);
+    for (const job of jobs) {
+      this.#jobs.delete(job.name);
+      job.resolve();
+    }
+    this.#journal.state('push', `archiving is off here, by --local: what is ignored is written down`);
+    this.#journal.count('ignored', jobs.length);
+    return lines;
+  }
+
+  /** What was ignored here is declared in the vault before anything else goes there. @throws VaultError */
+  async #declareIgnored(cluster: Cluster): Promise<void> {
+    const { seat, paths, histories } = this.#context;
+    if (readIgnored(paths).length === 0) return;
+    const declare = (): Promise<number> => declareIgnored(cluster, seat, paths, histories);
+    this.#declaring ??= declare()
+      .catch(async (error: unknown) => {
+        if (!(error instanceof VaultError && error.code === 'hole') || !this.#spill.isAway) throw error;
+        await this.#spill.bringHome(cluster);
+        return declare();
+      })
+      .finally(() => (this.#declaring = undefined));
+    const count = await this.#declaring;
+    if (count > 0)
+      this.#journal.state('ignored', `${count} segment(s) that were ignored here are declared lost`);
+  }
+
+  /** With nothing waiting that would ask for it: as soon as the vault answers. */
+  #tendIgnored(): void {
+    if (Date.now() - this.#tendedAt < PROBE_MS || readIgnored(this.#context.paths).length === 0) return;
+    this.#tendedAt = Date.now();
+    void this.#context
+      .cluster()
+      .then((cluster) => this.#declareIgnored(cluster))
+      .catch((error: unknown) =>
+        this.#journal.state('ignored', `what was ignored here cannot be declared: ${inWords(error)}`),
+      );
   }
 
   async #within(work: Promise<void>, deadline: number): Promise<void> {
@@ -145,7 +217,10 @@ export class Pusher {
 
   /** Takes up what waits in archive_status. @param now  look even where a look was just taken */
   async scan(now = false): Promise<void> {
-    if (this.#stopping || (this.#paused !== undefined && Date.now() < this.#paused.until)) return;
+    if (this.#stopping) return;
+    this.#tendIgnored();
+    if (readLocalWord(this.#context.paths) !== undefined) return void (await this.#ignoreAll());
+    if (this.#paused !== undefined && Date.now() < this.#paused.until) return;
     this.#paused = undefined;
     if (this.#stay.lane.kind === 'vault') this.#spill.tend();
     if (this.#jobs.size >= QUEUE / 2 || (!now && Date.now() - this.#scannedAt < 1000)) return;
@@ -246,14 +321,19 @@ export class Pusher {
     const { lane } = stay;
     const files = front
       .map((job) => job.stored)
-      .filter((stored): stored is StoredFile => stored !== 'same' && stored !== undefined);
+      .filter((stored) => stored !== 'same' && stored !== undefined);
     let results: CommitResult[] = [];
     try {
+      if (lane.kind === 'vault') await this.#declareIgnored(cluster);
       if (files.length > 0) results = await lane.commit(cluster, files);
     } catch (error) {
       if (stay !== this.#stay || (lane.kind === 'vault' && (await this.#wasSpilled(cluster, stay, error))))
         return;
       if (error instanceof Swept) for (const job of front) storeAgain(job, error);
+      if (error instanceof NotStored) {
+        for (const job of front) if (error.names.has(job.name)) queueAgain(job);
+        return this.#pump();
+      }
       if (isPassing(error)) {
         this.#again(stay, error);
         await sleep(300);
@@ -284,9 +364,15 @@ export class Pusher {
       'push',
       isHome ? `archiving to ${url}` : `the vault is out of reach: spilling into ${url}`,
     );
+    const notices = new Map(results.map(({ name, notice }) => [name, notice]));
+    for (const job of done) {
+      const notice = notices.get(job.name);
+      if (notice !== undefined) job.notice = notice;
+    }
     this.#mark(isHome ? cluster : undefined, done);
     crashPoint('push-marked');
-    for (const { why } of results) if (why !== undefined) this.#journal.state('ignored', why);
+    for (const { why, notice } of results)
+      if (why !== undefined || notice !== undefined) this.#journal.state('ignored', why ?? notice ?? '');
     for (const job of done) {
       this.#jobs.delete(job.name);
       this.#ahead++;
@@ -310,7 +396,9 @@ export class Pusher {
       const epoch = this.#context.seat.store.read()?.epoch ?? 0;
       if (cluster !== undefined)
         openSpool(this.#context.paths, vaultIdOf(cluster.vault.url, cluster.partition), epoch);
-      for (const { name } of jobs) fs.writeFileSync(this.#marker(name), '', { mode: 0o600 });
+      // an ignored file's marker has the line that the wrapper shall say
+      for (const { name, notice } of jobs)
+        fs.writeFileSync(this.#marker(name), notice === undefined ? '' : `${notice}\n`, { mode: 0o600 });
     } catch (error) {
       this.#journal.state('marker', `markers cannot be written: ${inWords(error)}`);
     }
@@ -332,7 +420,7 @@ export class Pusher {
   #again(stay: Stay, error: unknown): void {
     if (stay !== this.#stay) return;
     if (stay.lane.kind === 'spill') return this.#giveUp(error);
-    const isDue = this.#spill.failed();
+    const isDue = this.#spillIsDue();
     const first = this.#lastError === undefined;
     this.#lastError = error;
     this.#journal.state('push', `archiving waits: ${inWords(error)}`);
@@ -341,13 +429,18 @@ export class Pusher {
     void (async () => {
       while (this.#jobs.size > 0 && !this.#stopping && this.#lastError !== undefined && stay === this.#stay) {
         await sleep(500);
-        if (stay === this.#stay && this.#lastError !== undefined && this.#spill.failed())
+        if (stay === this.#stay && this.#lastError !== undefined && this.#spillIsDue())
           return this.#turn(this.#spill);
         this.#pump();
         const cluster = await this.#context.cluster().catch(() => undefined);
         if (cluster) void this.#commit(stay, cluster);
       }
     })();
+  }
+
+  /** What was ignored here comes before everything else, and no spill can say that of a segment. */
+  #spillIsDue(): boolean {
+    return this.#spill.failed() && readIgnored(this.#context.paths).length === 0;
   }
 
   /** Everything that waits goes to the other lane; what is under way on this one may land and is the same there. */
@@ -414,7 +507,12 @@ export class Pusher {
 
 /** What waited for so long that the vault took it for an orphan. */
 function storeAgain(job: Job, { keys }: Swept): void {
-  if (job.stored === undefined || job.stored === 'same' || !keys.has(job.stored.key)) return;
+  const { stored } = job;
+  if (stored === undefined || stored === 'same' || !isStored(stored) || !keys.has(stored.key)) return;
+  queueAgain(job);
+}
+
+function queueAgain(job: Job): void {
   delete job.stored;
   job.state = 'queued';
 }

@@ -12,6 +12,7 @@ import { notSwept } from './tombstones.ts';
 
 export type RelayStep =
   | { step: 'rows'; rows: number; bytes: number; lastFile: string }
+  | { step: 'gap'; from: string; to: string }
   | { step: 'history'; timeline: number; fork: string }
   | { step: 'tail'; segment: string; lsn: string }
   | { step: 'backup'; id: string; objects: number; of: number; bytes: number }

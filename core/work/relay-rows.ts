@@ -5,7 +5,8 @@
 import { VaultError } from '../errors.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
 import { isBelowHorizon } from '../cluster/decide-retention.ts';
-import { keys, type Head, type TailRow, type WalRow } from '../cluster/facts.ts';
+import { keys, type GapRow, type Head, type TailRow, type WalRow } from '../cluster/facts.ts';
+import { gapOf, headGap, liveGaps, withDeclared, withFilled } from '../cluster/gaps.ts';
 import { after } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import { hex8, isSegmentName, segmentAt, segmentEnd } from '../wal/name.ts';
@@ -13,11 +14,12 @@ import { timelineAt } from '../wal/lineage.ts';
 import { asRow, eventChange } from './cluster.ts';
 import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
+import { gapChanges, readGaps, stillAbsent } from './gap-rows.ts';
 import { readHolds } from './holds.ts';
 import { conflict, copyRows, type CarryOptions } from './relay-copy.ts';
 import { fileOf } from './store-file.ts';
 import type { Reading, Target } from './replica.ts';
-import { asWalRow, readTail } from './tail.ts';
+import { asWalRow, endTail, readTail } from './tail.ts';
 import { notSwept } from './tombstones.ts';
 
 /**
@@ -38,18 +40,19 @@ export function batchOf(segmentSize: number): number {
 export async function carryBranch(source: Reading, target: Target, options: CarryOptions): Promise<void> {
   const { lineage, head } = source;
   if (head.lsn === null && head.tail === null) return;
+  const gaps = await readGaps(source.cluster, head);
   let index = lineage.findIndex(({ timeline }) => timeline === target.head.timeline);
   if (target.head.lsn === null) {
     const first = await firstSegment(source);
     const begin = lineage.findIndex(({ timeline }) => timeline === Number.parseInt(first.slice(0, 8), 16));
     for (; index < begin; index++) await openTimeline(source, target, index + 1, null, options);
-    await carryTimeline(source, target, index, first, options);
+    await carryTimeline(source, target, index, first, gaps, options);
   } else {
-    await carryTimeline(source, target, index, undefined, options);
+    await carryTimeline(source, target, index, undefined, gaps, options);
   }
   for (index += 1; index < lineage.length; index++) {
     await openTimeline(source, target, index, lineage[index]!.begins, options);
-    await carryTimeline(source, target, index, undefined, options);
+    await carryTimeline(source, target, index, undefined, gaps, options);
   }
   // Opened before anything was archived: its end is known all the same, and a smart promotion must reach it.
   const { lsn, firstLsn } = head;
@@ -129,12 +132,14 @@ export function facts(source: Reading, target: Target): Partial<Head> {
  * The segments of one timeline up to its fork, or up to the source's head; then what lies beside them (.partial, .backup) and its tail.
  *
  * @param first  where the replica begins, when it has nothing yet
+ * @param gaps   the source's: where they lie its rows are not missed
  */
 async function carryTimeline(
   source: Reading,
   target: Target,
   index: number,
   first: string | undefined,
+  gaps: readonly GapRow[],
   options: CarryOptions,
 ): Promise<void> {
   const { lineage, cluster } = source;
@@ -148,14 +153,17 @@ async function carryTimeline(
     ends === null ? (source.head.lsn === null ? null : parseLsn(source.head.lsn)) : ends - (ends % size);
   for (let name = first ?? nextName(target, segmentSize); ; name = nextName(target, segmentSize)) {
     options.signal?.throwIfAborted();
+    const gap = gapOf(gaps, name);
     const names: string[] = [];
     let next = name;
     while (stop !== null && segmentEnd(next, segmentSize) <= stop && names.length < batchOf(segmentSize)) {
+      if (gapOf(gaps, next) !== gap) break;
       names.push(next);
       next = segmentAt(timeline, segmentEnd(next, segmentSize), segmentSize);
     }
     if (names.length === 0) break;
-    await carryBatch(source, target, names, options);
+    if (gap !== undefined) await carryGap(source, target, gap, names, options);
+    else await carryBatch(source, target, names, options);
   }
   // Beside the chain: what no segment follows. The segment that holds the fork too, where it is whole: its row has no successor here.
   const beside: WalRow[] = [];
@@ -229,6 +237,67 @@ async function carryBatch(
   });
   crashPoint('relay-committed');
   options.onStep({ step: 'rows', rows: copied.rows, bytes: copied.bytes, lastFile: last });
+}
+
+/** Segments that were declared lost in the source: declared in the replica, too, and its head moves past them. */
+async function carryGap(
+  source: Reading,
+  target: Target,
+  gap: GapRow,
+  names: readonly string[],
+  options: CarryOptions,
+): Promise<void> {
+  const { cluster } = target.side;
+  const { segmentSize, partition } = cluster;
+  const { head } = target;
+  const last = names.at(-1)!;
+  const before = await readGaps(cluster, head);
+  const { reason, at, until = at, node = '', epoch = source.control.epoch } = gap;
+  let after: readonly GapRow[] = before;
+  for (const name of names) {
+    const by = { partition, node, epoch, reason, at: name === gap.from ? at : until };
+    after = withDeclared(after, name, by, segmentSize);
+  }
+  const tail = await endTail(cluster, Number.parseInt(last.slice(0, 8), 16), names);
+  const isTailLost = names.includes(tailSegment(head, segmentSize) ?? '');
+  await target.commit([...gapChanges(before, after), ...stillAbsent(cluster, names), ...tail], {
+    head: {
+      ...facts(source, target),
+      lsn: formatLsn(segmentEnd(last, segmentSize)),
+      firstLsn: head.firstLsn ?? formatLsn(segmentEnd(last, segmentSize)),
+      gap: headGap(after),
+      ...(isTailLost ? { tail: null } : {}),
+    },
+  });
+  crashPoint('relay-committed');
+  options.onStep({ step: 'gap', from: names[0]!, to: last });
+}
+
+/**
+ * What the source had declared lost when it was carried, and has after all: its rows go where the replica's gaps are, and those end.
+ *
+ * @throws as carryBranch
+ */
+export async function fillGaps(source: Reading, target: Target, options: CarryOptions): Promise<void> {
+  if ((target.head.gap ?? null) === null) return;
+  const { cluster } = source;
+  const { segmentSize } = cluster;
+  const theirs = await readGaps(cluster, source.head);
+  for (const gap of liveGaps(await readGaps(target.side.cluster, target.head), source.lineage, segmentSize)) {
+    for (let lsn = gap.begins; lsn < gap.ends; lsn += BigInt(segmentSize)) {
+      const name = segmentAt(gap.timeline, lsn, segmentSize);
+      if (gapOf(theirs, name) !== undefined) continue;
+      const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+      if (row === undefined) continue; // its retention has let it go
+      const copied = await copyRows(source, target, [row], options);
+      const before = await readGaps(target.side.cluster, target.head);
+      const after = withFilled(before, name, segmentSize);
+      await target.commit([...copied.changes, ...gapChanges(before, after)], {
+        head: { ...facts(source, target), gap: headGap(after) },
+      });
+      options.onStep({ step: 'rows', rows: copied.rows, bytes: copied.bytes, lastFile: name });
+    }
+  }
 }
 
 async function putBeside(

@@ -12,7 +12,7 @@ import { clearSuperseded, converge } from './converge.ts';
 import { carryBackups, missingBackups } from './relay-backups.ts';
 import { relayLag, relaysWith, reportRelay, reportTrouble, type Lag } from './relay-lag.ts';
 import type { CarryOptions, RelayStep } from './relay-copy.ts';
-import { carryBranch } from './relay-rows.ts';
+import { carryBranch, fillGaps } from './relay-rows.ts';
 import { sweepRows } from './relay-sweep.ts';
 import { Outrun, readSide, Target, type Reading } from './replica.ts';
 import { setAsideSpills, takeHome } from './spill.ts';
@@ -126,6 +126,7 @@ async function onePass(
   const rows = async (): Promise<{ from: Reading; target: Target }> => {
     const read = await look(source, targetCluster, carry);
     await carryBranch(read.from, read.target, carry);
+    await fillGaps(read.from, read.target, carry);
     await syncHead(read.from, read.target);
     return read;
   };

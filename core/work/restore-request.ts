@@ -12,12 +12,14 @@ import {
   type RestoreRequest,
 } from '../cluster/decide-restore.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
-import type { WalRow } from '../cluster/facts.ts';
+import type { GapRow, WalRow } from '../cluster/facts.ts';
+import { gapText } from '../cluster/gaps.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { lineageOf } from '../wal/lineage.ts';
 import { parseWalName } from '../wal/name.ts';
 import { readHistory, type Branch } from './branch.ts';
 import type { Cluster } from './cluster.ts';
+import { findGap } from './gap-rows.ts';
 import type { NodeContext } from './node-context.ts';
 import type { Seal } from './node-state.ts';
 import { findSegment } from './tail.ts';
@@ -107,12 +109,15 @@ export async function answerRestore(
       if (source.ready?.(name) === true && !view?.held) return 'served';
       found = await inTime(context.cluster().then((cluster) => lookUp(context, cluster, name, place)));
     }
-    const row = found === undefined ? 'silent' : found === 'unseen' ? 'unseen' : 'seen';
+    const row =
+      found === undefined ? 'silent' : found === 'unseen' ? 'unseen' : 'gap' in found ? 'gap' : 'seen';
     const state = { place, row, held: view?.held ?? false, waitedMs: Date.now() - started, limitMs } as const;
     const action = decideRestore(state, request);
     if (action.do === 'absent') return 'absent';
+    if (action.do === 'fail' && found !== undefined && found !== 'unseen' && 'gap' in found)
+      throw gapFailure(name, action.code, found.gap);
     if (action.do === 'fail') throw failure(name, action, last);
-    if (action.do === 'serve' && found !== undefined && found !== 'unseen') {
+    if (action.do === 'serve' && found !== undefined && found !== 'unseen' && !('gap' in found)) {
       const work = 'text' in found ? source.put(name, found.text) : fetchWith(context, source, found.row);
       if ((await inTime(work.then(() => true))) === true) return 'served';
       if (Date.now() - started >= limitMs) {
@@ -134,7 +139,7 @@ async function fetchWith(context: NodeContext, source: RestoreSource, row: WalRo
   await source.fetch(await context.cluster(), row);
 }
 
-export type Found = { row: WalRow } | { text: string };
+export type Found = { row: WalRow } | { text: string } | { gap: GapRow };
 
 /** The row or the text under which a name is served; 'unseen': there is none. @throws VaultError unreachable … */
 export async function lookUp(
@@ -152,7 +157,22 @@ export async function lookUp(
     return place === 'perhaps' && parsed.timeline > 1 ? { text: RESERVED_HISTORY } : 'unseen';
   }
   const row = await findSegment(cluster, name);
-  return row === undefined ? 'unseen' : { row };
+  if (row !== undefined) return { row };
+  const gap = place === 'due' ? await findGap(cluster, name) : undefined;
+  return gap === undefined ? 'unseen' : { gap };
+}
+
+function gapFailure(name: string, code: 'unreachable' | 'unsafe' | 'refused', gap: GapRow): VaultError {
+  return new VaultError(
+    code,
+    `${name} cannot be restored: it lies in a declared gap, ${gapText(gap)} (${gap.reason}, ${gap.at} to ${gap.until ?? gap.at})`,
+    {
+      hint:
+        code === 'unsafe'
+          ? `Recovery stops here instead of opening with what comes after the gap missing. Begin with a base backup that was taken after it: 'walvault backups' lists them.`
+          : `This standby has all that comes before the gap and cannot go past it: make it anew by 'walvault standby create' from a base backup that was taken after it.`,
+    },
+  );
 }
 
 function failure(

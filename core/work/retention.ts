@@ -16,7 +16,6 @@ import {
 import {
   keys,
   type BackupRow,
-  type GapRow,
   type HistoryRow,
   type HoldsRow,
   type NodeRow,
@@ -32,6 +31,7 @@ import { backupPrefix } from './bundles.ts';
 import { asRow, changing, eventRow, listRows, putEvent, readControl, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { eachOf } from './each-of.ts';
+import { readGaps } from './gap-rows.ts';
 import { readHolds } from './holds.ts';
 import { findOrphans, removeTombstones, sweepOrphan } from './orphans.ts';
 import { fileOf } from './store-file.ts';
@@ -138,7 +138,7 @@ async function readFacts(cluster: Cluster, policy: RetentionPolicy, now: Date): 
     listRows<NodeRow>(cluster, 'node#'),
     listRows<BackupRow>(cluster, 'backup#'),
     listRows<RelayRow>(cluster, 'relay#'),
-    listRows<GapRow>(cluster, 'gap#'),
+    readGaps(cluster, head),
     listRows<HistoryRow>(cluster, 'history#'),
   ]);
   const { segmentSize } = cluster;

@@ -86,7 +86,7 @@ async function intoVault(cluster: Cluster, request: SalvageRequest, wal: LocalWa
     if (bytes === undefined) throw new VaultError('pgdata', `${file} waits to be archived but is not there`);
     const stored = await storeFile(cluster, { ...seat, epoch }, { name: file, bytes }, request.zstdLevel);
     if (stored === 'same') return;
-    const [committed] = await commitFiles(cluster, seat, [stored]);
+    const [committed] = await commitFiles(cluster, seat, [stored], undefined, { evenIfOff: true });
     if (committed?.result === 'committed') result.files.push({ file, endLsn: endOf(wal, file) });
   };
   for (const file of await listReady(pgdata.walDirectory, 1_000_000)) await put(file);

@@ -9,7 +9,7 @@ import { placeOnBranch } from '../cluster/decide-restore.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
 import type { Promotion } from '../cluster/facts.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
-import { hex8, historyName, isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
+import { hex8, historyName, isSegmentName, segmentEnd, segmentStart, segmentAt } from '../wal/name.ts';
 import { readHistory, type Branch } from './branch.ts';
 import type { Cluster } from './cluster.ts';
 import type { NodeContext } from './node-context.ts';
@@ -101,6 +101,11 @@ export async function prepareSeal(
     wholeForks: [...viewOf(cluster, branch, node).branch.wholeForks],
     segmentSize: cluster.segmentSize,
   };
+}
+
+/** The first segment of the gap in front of which a promotion ends: whoever asks for it has all that comes before. */
+export function upToName({ timeline, lsn }: NonNullable<Promotion['upTo']>, segmentSize: number): string {
+  return segmentAt(timeline, parseLsn(lsn), segmentSize);
 }
 
 function nameOf(timeline: number, start: Lsn, segmentSize: number): string | undefined {

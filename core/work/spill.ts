@@ -11,11 +11,13 @@ import {
   keys,
   type AsideRow,
   type Control,
+  type GapRow,
   type Head,
   type Spill,
   type SpillRow,
   type WalRow,
 } from '../cluster/facts.ts';
+import { headGap, withFilled } from '../cluster/gaps.ts';
 import { type Change } from '../vault/manifest.ts';
 import { formatLsn } from '../wal/lsn.ts';
 import { isSegmentName, segmentEnd } from '../wal/name.ts';
@@ -38,6 +40,7 @@ import { COMMIT_BATCH } from './commit.ts';
 import { copyWalObject } from './copy-object.ts';
 import { crashPoint } from './crash-points.ts';
 import { eachOf } from './each-of.ts';
+import { gapChanges, gapsBelow } from './gap-rows.ts';
 import { fileOf } from './store-file.ts';
 import { checkGrown } from './tail.ts';
 import { checkSwept, notSwept } from './tombstones.ts';
@@ -154,7 +157,7 @@ async function commitHome(
         throw new VaultError('fenced', decision.why, { hint: `it is kept aside: 'walvault salvage --list'` });
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
-      const { rows, head, refusal } = await foldIn(active, branch, wanted);
+      const { rows, head, refusal, fills } = await foldIn(active, branch, wanted);
       if (refusal && rows.length === 0) throw refusal;
       if (rows.length === 0) return { result: 0 };
       const { node } = spill.writer;
@@ -167,6 +170,7 @@ async function commitHome(
           { do: 'check', key: keys.control(active.name), when: { rev: control.rev } },
           { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
           ...rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
+          ...fills,
           ...notSwept(
             active,
             rows.map(({ key }) => key),
@@ -181,12 +185,36 @@ async function commitHome(
   return put;
 }
 
+type Folded = {
+  rows: WalRow[];
+  head: Head;
+  /** Of declared gaps: what was spilled was not lost after all. */
+  fills: Change[];
+  refusal?: VaultError;
+};
+
 /** The rows that a vault takes, in order, up to the first that it refuses, and its head after them. */
-async function foldIn(
+async function foldIn(cluster: Cluster, branch: Branch, wanted: readonly WalRow[]): Promise<Folded> {
+  const { segmentSize } = cluster;
+  const gaps = await gapsBelow(cluster, branch.head, wanted.map(fileOf));
+  const folded = await foldRows(cluster, branch, wanted);
+  if (gaps === undefined) return { ...folded, fills: [] };
+  const after = folded.rows.reduce(
+    (left: readonly GapRow[], row) => withFilled(left, fileOf(row), segmentSize),
+    gaps,
+  );
+  return {
+    ...folded,
+    head: { ...folded.head, gap: headGap(after) },
+    fills: gapChanges(gaps, after),
+  };
+}
+
+async function foldRows(
   cluster: Cluster,
   branch: Branch,
   wanted: readonly WalRow[],
-): Promise<{ rows: WalRow[]; head: Head; refusal?: VaultError }> {
+): Promise<Omit<Folded, 'fills'>> {
   const { lineage } = branch;
   const rows: WalRow[] = [];
   let head: Head = { ...branch.head, rev: branch.head.rev + 1 };
@@ -283,7 +311,7 @@ async function adoptBatch(
         ...keys.wal(replica.partition, fileOf(row)),
         rev: 1,
       }));
-      const { rows, head, refusal } = await foldIn(replica, branch, asWal);
+      const { rows, head, refusal, fills } = await foldIn(replica, branch, asWal);
       const stop = refusal === undefined ? undefined : asWal[rows.length];
       const done = stop === undefined ? fitting : fitting.filter((row) => fileOf(row) < fileOf(stop));
       const result = { put: rows.length, stopped: done.length < spills.length };
@@ -297,6 +325,7 @@ async function adoptBatch(
           { do: 'check', key: keys.control(replica.name), when: { rev: control.rev } },
           { do: 'put', row: asRow(head), when: { rev: branch.head.rev } },
           ...rows.map((row): Change => ({ do: 'put', row: asRow(row), when: 'absent' })),
+          ...fills,
           ...done.map(({ pk, sk, rev }): Change => ({ do: 'delete', key: { pk, sk }, when: { rev } })),
           eventChange(replica, { at: now(), kind: 'adopt', node, epoch: control.epoch, text }),
         ],

@@ -11,8 +11,11 @@ import { readText } from '../postgres/conf-files.ts';
 import { readPgdata, type Pgdata } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
 import { parseControlFile } from '../wal/control-file.ts';
-import { formatLsn } from '../wal/lsn.ts';
-import { isSegmentName, segmentAt } from '../wal/name.ts';
+import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
+import { isSegmentName, segmentAt, segmentStart } from '../wal/name.ts';
+import { gapAfter, gapText } from '../cluster/gaps.ts';
+import { readBranch } from './branch.ts';
+import { readLiveGaps } from './gap-rows.ts';
 import { newId, readControl, type Cluster } from './cluster.ts';
 import { checkCommands, checkDatabase, plannedStateDir, type Installation } from './configure.ts';
 import { reportNode } from './heartbeat.ts';
@@ -67,6 +70,7 @@ export async function createStandby(
   // before anything is fetched: a node that cannot report is no standby, however well it restores
   const found = demandAccess(await proveAccess(cluster, request.node));
   const row = await findBackup(cluster, request.backup);
+  await refuseGapAfter(cluster, `backup ${row.id}`, parseLsn(row.startLsn));
   const holdId = `standby-${newId()}`;
   const at = new Date().toISOString();
   await addHold(cluster, holdId, { kind: 'standby', from: row.startSegment, node: request.node, at });
@@ -124,6 +128,7 @@ export async function configureStandby(cluster: Cluster, request: ConfigureStand
   checkCommands(commandsOf(stateDir));
   await checkStandbyParameters(request.parameters, pgdata.majorVersion);
   const firstSegment = await firstSegmentOf(cluster, pgdata);
+  await refuseGapAfter(cluster, pgdata.path, segmentStart(firstSegment, cluster.segmentSize));
   const holdId = `standby-${newId()}`;
   const at = new Date().toISOString();
   await addHold(cluster, holdId, { kind: 'standby', from: firstSegment, node: request.node, at });
@@ -138,6 +143,25 @@ export async function configureStandby(cluster: Cluster, request: ConfigureStand
     keeper.stop();
     await dropHold(cluster, holdId).catch(() => {});
   }
+}
+
+/**
+ * From `lsn` on the live branch must be whole: who begins there would stop before the gap for ever.
+ *
+ * @param whom  what begins there, for the message
+ * @throws VaultError refused
+ */
+export async function refuseGapAfter(cluster: Cluster, whom: string, lsn: Lsn): Promise<void> {
+  const branch = await readBranch(cluster);
+  const gap = gapAfter(await readLiveGaps(cluster, branch), lsn);
+  if (gap === undefined) return;
+  throw new VaultError(
+    'refused',
+    `${whom} begins at ${formatLsn(lsn)}, before a declared gap: ${gapText(gap)} (${gap.reason}) was never archived`,
+    {
+      hint: `Nothing that begins there gets past the gap. Take a new base backup on the primary, with archiving on: 'walvault backup'; 'walvault status' says whether one is needed.`,
+    },
+  );
 }
 
 /** The primary of the vault must not become a standby of itself, by its name or by its place. */
@@ -212,6 +236,8 @@ export async function forgetPastLife(paths: StatePaths): Promise<void> {
     paths.detached,
     paths.refused,
     paths.served,
+    paths.archiving,
+    paths.ignored,
     paths.restartPoint,
     paths.now,
     paths.spool,

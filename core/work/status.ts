@@ -8,7 +8,6 @@ import {
   keys,
   type BackupRow,
   type Control,
-  type GapRow,
   type Head,
   type NodeRow,
   type StandbyMode,
@@ -20,7 +19,9 @@ import {
 import { parseLsn } from '../wal/lsn.ts';
 import { isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
+import { gapAfter, gapText, liveGaps, placeOfNode, wantsBackup, type LiveGap } from '../cluster/gaps.ts';
 import { readBranch, type Branch } from './branch.ts';
+import { readGaps } from './gap-rows.ts';
 import { listRows, readControl, type Cluster } from './cluster.ts';
 import { relayLag } from './relay-lag.ts';
 
@@ -30,6 +31,8 @@ export type Status = {
   epoch: number;
   primary: string | null;
   archiving: boolean;
+  /** Since when it is on or off; null: since the vault was made. */
+  archivingAt: string | null;
   /** The trigger whose promotion is not open yet; null: none, or spent. */
   trigger: { mode: TriggerMode | 'claim'; to: string; epoch: number; at: string } | null;
   timeline: number;
@@ -37,6 +40,8 @@ export type Status = {
   lastSegment: string | null;
   lastArchivedAt: string | null;
   gaps: { from: string; to: string; at: string; reason: string }[];
+  /** The newest gap of the live branch, while no complete backup begins after it; null: none is needed. */
+  backupNeeded: { since: string; from: string; to: string; reason: string } | null;
   nodes: NodeStatus[];
   backups: {
     id: string;
@@ -91,9 +96,10 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
   const { head } = branch;
   const pending = head.promotion !== null && head.promotion.state !== 'open' ? head.promotion : null;
   const nodes: NodeStatus[] = [];
-  for (const node of await listRows<NodeRow>(cluster, 'node#'))
-    nodes.push(await nodeStatus(cluster, branch, control.primary, node, now));
-  const gaps = await listRows<GapRow>(cluster, 'gap#');
+  const nodeRows = await listRows<NodeRow>(cluster, 'node#');
+  for (const node of nodeRows) nodes.push(await nodeStatus(cluster, branch, control.primary, node, now));
+  const gaps = await readGaps(cluster, head);
+  const live = liveGaps(gaps, branch.lineage, cluster.segmentSize);
   const backups = await listRows<BackupRow>(cluster, 'backup#');
   return {
     cluster: cluster.name,
@@ -101,12 +107,14 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
     epoch: control.epoch,
     primary: control.primary,
     archiving: control.archiving,
+    archivingAt: control.archivingAt ?? null,
     trigger: pending && { mode: pending.mode, to: pending.node, epoch: pending.epoch, at: pending.at },
     timeline: head.timeline,
     lastSegment: head.lastFile,
     lastArchivedAt: head.lastArchivedAt,
+    backupNeeded: backupNeeded(wantsBackup(live, branch.lineage, backups)),
     gaps: gaps.map(({ from, to, at, reason }) => ({ from, to, at, reason })),
-    nodes,
+    nodes: nodes.map((status, index) => withGap(status, live, nodeRows[index]!, cluster.segmentSize)),
     backups: backups.map(({ id, state, startSegment, stopSegment, sizeBytes, storedBytes }) => ({
       id,
       state,
@@ -122,6 +130,28 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
     direct: control.direct,
     relays: await relaysOf(cluster, branch, now),
     spills: spillsOf(head),
+  };
+}
+
+function backupNeeded(gap: LiveGap | undefined): Status['backupNeeded'] {
+  if (gap === undefined) return null;
+  const { from, to, at, reason } = gap;
+  return { since: at, from, to, reason };
+}
+
+/** A standby that stands before a gap never gets past it. It says nothing of that itself: a trigger that accepts the gap may name it. */
+function withGap(
+  status: NodeStatus,
+  live: readonly LiveGap[],
+  row: NodeRow,
+  segmentSize: number,
+): NodeStatus {
+  if (status.role !== 'standby' || status.trouble !== null) return status;
+  const gap = gapAfter(live, placeOfNode(row, segmentSize));
+  if (gap === undefined) return status;
+  return {
+    ...status,
+    trouble: `stands before a declared gap, ${gapText(gap)} (${gap.reason}), and cannot go past it: make it anew by 'walvault standby create'`,
   };
 }
 

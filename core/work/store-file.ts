@@ -26,6 +26,11 @@ export type StoredFile = {
   text?: string;
 };
 
+/** A file that was not stored since archiving was seen to be off. `sha256` undefined: nobody has its bytes any more. */
+export type UnstoredFile = { name: string; sha256: string | undefined; unstored: true };
+
+export const isStored = (file: StoredFile | UnstoredFile): file is StoredFile => !('unstored' in file);
+
 export const sha256Of = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 /**
@@ -108,6 +113,18 @@ export async function storeFile(
     factsOf(cluster, origin, { name, sha256, sizeBytes: bytes.length, archivedAt }),
   );
   return { name, key, sha256, sizeBytes: bytes.length, storedBytes: packed.length, archivedAt };
+}
+
+/** Archiving is off: the file as it would be stored. @throws VaultError conflict (the row says other bytes) | unreachable */
+export async function declineFile(
+  cluster: Cluster,
+  origin: { node: string; place?: string },
+  { name, bytes }: { name: string; bytes: Buffer },
+): Promise<UnstoredFile | 'same'> {
+  const sha256 = sha256Of(bytes);
+  const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
+  if (row) return sameOrConflict(cluster, origin, name, { held: row.sha256, sha256, by: row.node });
+  return { name, sha256, unstored: true };
 }
 
 /** Both sides are named: where two copies of one node write, its name alone tells nobody which to stop. */

@@ -138,9 +138,9 @@ function checkRoles(here: Cluster, mine: Control, there: Cluster, theirs: Contro
 
 /** @throws VaultError refused  as the takeover would be */
 async function checkTarget(there: Cluster, to: string): Promise<NodeRow> {
-  const { control, head, node } = await readTarget(there, to);
+  const { control, head, node, gap } = await readTarget(there, to);
   const at = new Date().toISOString();
-  const refusal = decideTakeOver(control, head, node, { id: '', at, mode: 'smart', to });
+  const refusal = decideTakeOver(control, head, node, { id: '', at, mode: 'smart', to }, gap);
   if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
   return node as NodeRow;
 }

@@ -107,9 +107,9 @@ async function pendingSwitchover(cluster: Cluster, to: string): Promise<Promotio
 
 /** @throws VaultError refused  as the trigger would be */
 async function checkTarget(cluster: Cluster, to: string): Promise<NodeRow> {
-  const { control, head, node } = await readTarget(cluster, to);
+  const { control, head, node, gap } = await readTarget(cluster, to);
   const at = new Date().toISOString();
-  const decision = decideTrigger(control, head, node, { id: '', at, mode: 'smart', to });
+  const decision = decideTrigger(control, head, node, { id: '', at, mode: 'smart', to }, gap);
   if (decision.do === 'refuse')
     throw new VaultError(decision.code, decision.message, { hint: decision.hint });
   return node as NodeRow;

@@ -5,6 +5,7 @@
 import { VaultError } from '../errors.ts';
 import { decideFlush, decideUndo } from '../cluster/decide-flush.ts';
 import { keys, type TailRow, type WalRow } from '../cluster/facts.ts';
+import type { Change } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import { isSegmentName, segmentStart } from '../wal/name.ts';
 import { readBranch } from './branch.ts';
@@ -66,6 +67,17 @@ export function asWalRow(cluster: Cluster, row: TailRow): WalRow {
     epoch,
     archivedAt,
   };
+}
+
+/** The tail's row goes where its segment is one of those that are declared lost: what is served of it would end in zeros. */
+export async function endTail(
+  cluster: Cluster,
+  timeline: number,
+  declared: readonly string[],
+): Promise<Change[]> {
+  const row = await readTail(cluster, timeline);
+  if (row === undefined || !declared.includes(row.segment)) return [];
+  return [{ do: 'delete', key: { pk: row.pk, sk: row.sk }, when: { rev: row.rev } }];
 }
 
 /** Puts the object of a tail and answers with the row that is to be committed. */

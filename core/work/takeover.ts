@@ -13,7 +13,7 @@ import {
   decideTakeOver,
   type TakeOverRequest,
 } from '../cluster/decide-takeover.ts';
-import { keys, type NodeRow, type Promotion, type TriggerMode, type VaultRef } from '../cluster/facts.ts';
+import { keys, type Promotion, type TriggerMode, type VaultRef } from '../cluster/facts.ts';
 import { asRow, changing, eventChange, newId, readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { putControlObject } from './init.ts';
@@ -37,6 +37,8 @@ export type TakeOverOptions = {
   /** Go on without the other vault: it does not answer, so its primary cannot be fenced now. */
   unfenced?: boolean;
   supersede?: number;
+  /** As for the trigger of an active vault: go on though a declared gap lies ahead of the target. */
+  acceptGap?: boolean;
   signal?: AbortSignal;
   onStep?: (step: TakeOverStep) => void;
 };
@@ -52,11 +54,11 @@ export async function takeOver(
   peer: () => Promise<Cluster>,
   options: TakeOverOptions,
 ): Promise<Promotion> {
-  const { mode, to, supersede } = options;
+  const { mode, to, supersede, acceptGap } = options;
   const say = options.onStep ?? (() => {});
   const request: TakeOverRequest = {
     ...{ id: newId(), mode, to, at: new Date().toISOString() },
-    supersede,
+    ...{ supersede, acceptGap },
   };
   if ((await readControl(target)).role === 'active') return continueActive(target, options);
   await check(target, request);
@@ -79,16 +81,19 @@ export async function takeOver(
 }
 
 /** An earlier run came this far; or somebody names a vault that is active anyway. */
-async function continueActive(target: Cluster, { mode, to, supersede }: TakeOverOptions): Promise<Promotion> {
+async function continueActive(
+  target: Cluster,
+  { mode, to, supersede, acceptGap }: TakeOverOptions,
+): Promise<Promotion> {
   const { promotion } = await readHead(target);
   const isOurs = promotion?.node === to && promotion.mode === mode && supersede === undefined;
   if (isOurs && promotion.state !== 'open') return promotion;
-  return triggerPromotion(target, { mode, to, supersede });
+  return triggerPromotion(target, { mode, to, supersede, acceptGap });
 }
 
 async function check(target: Cluster, request: TakeOverRequest): Promise<void> {
-  const { control, head, node } = await readTarget(target, request.to);
-  const refusal = decideTakeOver(control, head, node, request);
+  const { control, head, node, gap } = await readTarget(target, request.to);
+  const refusal = decideTakeOver(control, head, node, request, gap);
   if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
 }
 
@@ -135,6 +140,7 @@ async function fenceAndCarry(
   const active = await readControl(peer);
   const isOlder = active.epoch < (await readControl(target)).epoch;
   if (active.role === 'active' && !isOlder) await relayPass(peer, target, carry);
+  await check(target, request); // a gap that it brought is said before anything is fenced
   const { epoch, already } = await fence(target, peer, request);
   crashPoint('takeover-fenced');
   say({ step: 'fenced', epoch, already });
@@ -224,18 +230,16 @@ async function activate(target: Cluster, request: TakeOverRequest): Promise<Prom
   const { manifest } = target.vault;
   return changing<Promotion>(
     async () => {
-      const control = await readControl(target);
-      const head = await readHead(target);
+      const { control, head, node, gap } = await readTarget(target, request.to);
       if (head.promotion?.id === request.id) return { result: head.promotion };
       const key = keys.node(target.partition, request.to);
-      const node = (await manifest.get(key)) as NodeRow | undefined;
-      const refusal = decideTakeOver(control, head, node, request);
+      const refusal = decideTakeOver(control, head, node, request, gap);
       if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
       if (control.role !== 'replica' || head.spill !== null)
         throw new VaultError('busy', `${target.vault.url} was changed while it was taken over`, {
           hint: 'Run the same command again.',
         });
-      const next = decideActivate(control, head, request);
+      const next = decideActivate(control, head, request, gap);
       await putControlObject(target, next.control);
       const { epoch } = next.control;
       const text = `${request.mode} trigger: ${request.to} shall be the primary, epoch ${epoch}; this vault is active now`;

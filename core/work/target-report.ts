@@ -6,19 +6,28 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { keys, type Control, type Head, type NodeRow } from '../cluster/facts.ts';
-import { readControl, readHead, type Cluster } from './cluster.ts';
+import { gapAfter, placeOfNode, type LiveGap } from '../cluster/gaps.ts';
+import { readBranch } from './branch.ts';
+import { readControl, type Cluster } from './cluster.ts';
+import { readLiveGaps } from './gap-rows.ts';
 
-/** What a decision about a target goes by. @returns node: undefined where nobody of that name is known */
-export async function readTarget(
-  cluster: Cluster,
-  to: string,
-): Promise<{ control: Control; head: Head; node: NodeRow | undefined }> {
-  const [control, head, row] = await Promise.all([
-    readControl(cluster),
-    readHead(cluster),
-    cluster.vault.manifest.get(keys.node(cluster.partition, to)),
-  ]);
-  return { control, head, node: row as NodeRow | undefined };
+/** What a decision about a target goes by. `node` undefined: nobody of that name is known; `gap`: the first that it has not passed. */
+export type TargetFacts = {
+  control: Control;
+  head: Head;
+  node: NodeRow | undefined;
+  gap: LiveGap | undefined;
+};
+
+/** Control before head: whoever changes both is then found by the revision of one of them. */
+export async function readTarget(cluster: Cluster, to: string): Promise<TargetFacts> {
+  const control = await readControl(cluster);
+  const branch = await readBranch(cluster);
+  const node = (await cluster.vault.manifest.get(keys.node(cluster.partition, to))) as NodeRow | undefined;
+  const { head } = branch;
+  if ((head.gap ?? null) === null || node === undefined) return { control, head, node, gap: undefined };
+  const live = await readLiveGaps(cluster, branch);
+  return { control, head, node, gap: gapAfter(live, placeOfNode(node, cluster.segmentSize)) };
 }
 
 /** How long such a report is waited for, ms. */

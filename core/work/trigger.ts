@@ -4,10 +4,12 @@
  */
 import { VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
-import { keys, type NodeRow, type Promotion, type TriggerMode } from '../cluster/facts.ts';
-import { asRow, changing, eventChange, newId, readControl, readHead, type Cluster } from './cluster.ts';
+import { keys, type Promotion, type TriggerMode } from '../cluster/facts.ts';
+import { gapText } from '../cluster/gaps.ts';
+import { asRow, changing, eventChange, newId, type Cluster } from './cluster.ts';
 import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
+import { readTarget } from './target-report.ts';
 
 export type TriggerOptions = {
   mode: TriggerMode;
@@ -15,6 +17,8 @@ export type TriggerOptions = {
   to: string;
   /** Give up the pending promotion of just this epoch. */
   supersede?: number;
+  /** Go on though a declared gap lies ahead of it: what is archived after the gap is left behind. */
+  acceptGap?: boolean;
   /** The way to the armed replica (control.direct), which is fenced first. */
   direct?: DirectWay;
 };
@@ -31,12 +35,10 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
   let fenced: number | undefined;
   return changing<Promotion>(
     async function attempt() {
-      const control = await readControl(cluster);
-      const head = await readHead(cluster);
+      const { control, head, node: target, gap } = await readTarget(cluster, options.to);
       // An answer that was lost: our trigger stands, known by its id.
       if (head.promotion?.id === id) return { result: head.promotion };
-      const target = (await manifest.get(keys.node(cluster.partition, options.to))) as NodeRow | undefined;
-      const decision = decideTrigger(control, head, target, { id, at, ...options });
+      const decision = decideTrigger(control, head, target, { id, at, ...options }, gap);
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
       // Only now that nothing else refuses it: a replica that was fenced for nothing stands still until the trigger is done again.
@@ -47,7 +49,8 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
       }
       if (put !== decision.control.epoch) await putControlObject(cluster, decision.control);
       put = decision.control.epoch;
-      const text = `${options.mode} trigger: ${options.to} shall be the primary, epoch ${decision.control.epoch} (was ${control.primary ?? 'none'}, epoch ${control.epoch})`;
+      const accepted = gap === undefined ? '' : `, with a declared gap ahead: ${gapText(gap)}`;
+      const text = `${options.mode} trigger: ${options.to} shall be the primary, epoch ${decision.control.epoch} (was ${control.primary ?? 'none'}, epoch ${control.epoch})${accepted}`;
       return {
         result: decision.head.promotion as Promotion,
         changes: [

@@ -40,7 +40,7 @@ import {
 } from './node-state.ts';
 import { sealPromotion } from './promotion.ts';
 import { lookUp, sealedView, viewOf, type Found } from './restore-request.ts';
-import { givenUpTo, keepLastSegment, prepareSeal } from './sealing.ts';
+import { givenUpTo, keepLastSegment, prepareSeal, upToName } from './sealing.ts';
 import { Spool } from './spool.ts';
 import { fetchFile } from './store-file.ts';
 import { triggerPromotion } from './trigger.ts';
@@ -169,6 +169,7 @@ class Wait {
       sealed: seal !== undefined,
       promotion: asked,
       isNext: branch !== undefined && cluster !== undefined && this.#name === nameAfterHead(cluster, branch),
+      isUpTo: cluster !== undefined && promotion?.upTo !== undefined && this.#isUpTo(cluster, promotion.upTo),
       given:
         asked === 'fast' && cluster && branch
           ? givenUpTo(this.#context, cluster, branch) !== undefined
@@ -183,7 +184,8 @@ class Wait {
     if (place !== 'due' && place !== 'perhaps') return { action: first, found: undefined };
     if (first.do !== 'wait') return { action: first, found: undefined };
     const found = this.#kept(seal) ?? (cluster && (await this.#find(cluster, place)));
-    const row = found === undefined ? 'silent' : found === 'unseen' ? 'unseen' : 'seen';
+    const row =
+      found === undefined ? 'silent' : found === 'unseen' ? 'unseen' : 'gap' in found ? 'gap' : 'seen';
     return { action: decideWait({ ...state, row }), found };
   }
 
@@ -257,7 +259,7 @@ class Wait {
   /** @returns false: it failed, and may be tried again */
   async #serve(found: Answer): Promise<boolean> {
     try {
-      if (found === undefined || found === 'unseen') return false;
+      if (found === undefined || found === 'unseen' || 'gap' in found) return false;
       const bytes =
         'kept' in found
           ? fs.readFileSync(found.kept)
@@ -317,10 +319,17 @@ class Wait {
     );
   }
 
+  #isUpTo({ segmentSize }: Cluster, upTo: NonNullable<Promotion['upTo']>): boolean {
+    return this.#name === upToName(upTo, segmentSize);
+  }
+
   /** undefined: head has moved since it was decided, and there is more to replay. */
   #sealAt(cluster: Cluster, branch: Branch, mode: Promotion['mode']) {
     if (mode === 'fast') return givenUpTo(this.#context, cluster, branch);
     const { head } = branch;
+    const upTo = head.promotion?.upTo;
+    if (upTo !== undefined)
+      return this.#isUpTo(cluster, upTo) ? { timeline: upTo.timeline, lsn: parseLsn(upTo.lsn) } : undefined;
     const unfinished = tailSegment(head, cluster.segmentSize);
     if (head.tail !== null && unfinished !== undefined)
       return this.#name === unfinished

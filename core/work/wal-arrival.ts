@@ -13,7 +13,8 @@ import { readHead, type Cluster } from './cluster.ts';
 const POLL_MS = 100;
 
 /**
- * Does the live branch hold everything of `timeline` below `lsn` (from the first byte ever archived: there are no holes)?
+ * Has the live branch everything of `timeline` below `lsn` (from the first byte ever archived: there are no holes)? What lies in a declared gap
+ * counts as come: who cannot do without it asks for the gaps (gap-rows.ts) as well.
  *
  * @throws VaultError refused (the timeline is not on the live branch, or was left before `lsn`)
  */

@@ -149,7 +149,10 @@ ${WAL_FILE}) ;;
 *) echo "walvault: [usage] not the name of a WAL file: $2" >&2; exit 1 ;;
 esac
 if [ -e "$S/detached" ]; then echo "walvault: [fenced] this node was detached from its vault: it archives nothing there, ever" >&2; exit 1; fi
-if [ . -ef "$P" ] && [ -e "$S/now/$2.ok" ] && [ -e "$1" ] && [ "$S/now/$2.ok" -nt "$1" ]; then exit 0; fi
+if [ . -ef "$P" ] && [ -e "$S/now/$2.ok" ] && [ -e "$1" ] && [ "$S/now/$2.ok" -nt "$1" ]; then
+  if [ -s "$S/now/$2.ok" ] && IFS= read -r why < "$S/now/$2.ok"; then echo "walvault: $why" >&2; fi # archiving is off: ignored
+  exit 0
+fi
 ${run('archive')} "$1" "$2" || exit 1
 exit 0
 `,
