@@ -5,6 +5,7 @@ import { recoveryMode } from '../../core/postgres/signal-files.ts';
 import { gapText } from '../../core/cluster/gaps.ts';
 import { localStatus, setArchiving, type LocalStatus } from '../../core/work/archiving.ts';
 import { readControl } from '../../core/work/cluster.ts';
+import { isPassing } from '../../core/work/node-context.ts';
 import { setLocalWord } from '../../core/work/local-off.ts';
 import { checkAttached, checkIdentity, statePaths, type StatePaths } from '../../core/work/node-state.ts';
 import { readStatus } from '../../core/work/status.ts';
@@ -125,8 +126,8 @@ the same. The exit code is 0 whatever it says.`,
       .cluster()
       .then((cluster) => readStatus(cluster))
       .catch((error: unknown) => {
-        if (!(error instanceof VaultError) || error.code !== 'unreachable' || local === null) throw error;
-        context.say(`the vault does not answer: ${error.message}`);
+        if (!isPassing(error) || local === null) throw error;
+        context.say(`the vault does not answer: ${(error as Error).message}`);
         return null;
       });
     const vault = seen && {

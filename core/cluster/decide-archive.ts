@@ -147,22 +147,23 @@ export function decideArchive(
   }
   const fence = decideWriter(state.control, state.head, writer);
   if (fence) return fence;
-  const place = decidePlace(state, file, segmentSize);
   // A history is a fact of the branch, and small: without it not even what was archived could be followed.
   const isIgnored = !state.control.archiving || state.offHere === true;
+  if (isIgnored && gapOf(state.gaps ?? [], file.name) !== undefined) return { do: 'gap' };
+  const place = decidePlace(state, file, segmentSize);
   return isIgnored && place.do === 'commit' && !file.name.endsWith('.history')
-    ? declare(state, file.name, place, segmentSize)
+    ? declare(state.head, file.name, place, segmentSize)
     : place;
 }
 
 /** What would be committed is declared lost instead: head moves past it, so that what comes after it can be archived again. */
 function declare(
-  { head, gaps }: ArchiveState,
+  head: Head,
   name: string,
   place: PlaceDecision & { do: 'commit' },
   segmentSize: number,
 ): ArchiveDecision {
-  if (parseWalName(name)?.kind !== 'segment' || gapOf(gaps ?? [], name) !== undefined) return { do: 'gap' };
+  if (parseWalName(name)?.kind !== 'segment') return { do: 'gap' };
   if (place.moves === undefined) return { do: 'gap', moves: null };
   const { lsn, firstLsn, tail } = place.moves;
   // Before anything was archived the vault begins after it.

@@ -328,7 +328,8 @@ function openHead(head: Head, request: OpenRequest, fork: Lsn, promotion: Promot
     epoch,
     timeline: request.timeline,
     lsn: formatLsn(fork),
-    firstLsn: head.firstLsn ?? formatLsn(fork),
+    // left before the vault's own beginning (with the first segments in a gap): it begins where this branch does
+    firstLsn: head.firstLsn === null || parseLsn(head.firstLsn) > fork ? formatLsn(fork) : head.firstLsn,
     lastTimeline: Math.max(head.lastTimeline, request.timeline),
     writer: { node: request.node, nonce: request.nonce, place: request.place },
     promotion,

@@ -396,12 +396,18 @@ export class Pusher {
       const epoch = this.#context.seat.store.read()?.epoch ?? 0;
       if (cluster !== undefined)
         openSpool(this.#context.paths, vaultIdOf(cluster.vault.url, cluster.partition), epoch);
-      // an ignored file's marker has the line that the wrapper shall say
-      for (const { name, notice } of jobs)
-        fs.writeFileSync(this.#marker(name), notice === undefined ? '' : `${notice}\n`, { mode: 0o600 });
+      for (const { name, notice } of jobs) this.#writeMarker(name, notice);
     } catch (error) {
       this.#journal.state('marker', `markers cannot be written: ${inWords(error)}`);
     }
+  }
+
+  /** An ignored file's marker has the line that the wrapper shall say: all of it or no marker, since that one may be looking. */
+  #writeMarker(name: string, notice: string | undefined): void {
+    const marker = this.#marker(name);
+    const beside = notice === undefined ? marker : `${marker}.${process.pid}.tmp`;
+    fs.writeFileSync(beside, notice === undefined ? '' : `${notice}\n`, { mode: 0o600 });
+    if (beside !== marker) fs.renameSync(beside, marker);
   }
 
   async #sweepMarkers(directory: string): Promise<void> {

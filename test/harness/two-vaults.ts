@@ -1,9 +1,11 @@
 /** Two vaults of one cluster, for tests of relay, spill and disaster in which PostgreSQL is played by the test. */
 import { keys, type WalRow } from '../../core/cluster/facts.ts';
+import { segmentsOf } from '../../core/cluster/gaps.ts';
 import { after } from '../../core/vault/manifest.ts';
 import { openVault } from '../../core/vault/open-vault.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { readHead, type Cluster } from '../../core/work/cluster.ts';
+import { readGaps } from '../../core/work/gap-rows.ts';
 import { fetchFile } from '../../core/work/store-file.ts';
 import { fileKind, vaultKinds, type VaultSite } from './open-vaults.ts';
 import { names } from './promotions.ts';
@@ -31,13 +33,13 @@ export async function openPair(
 /** What a vault holds of the cluster's WAL, by name: content, and nothing that differs between two vaults. */
 export async function holdings(cluster: Cluster): Promise<Record<string, string>> {
   const held: Record<string, string> = {};
-  for (const prefix of ['wal#', 'history#', 'tail#']) {
+  for (const prefix of ['wal#', 'history#', 'tail#', 'gap#']) {
     for await (const row of cluster.vault.manifest.query({
       pk: cluster.partition,
       from: prefix,
       to: after(prefix),
     }))
-      held[row.sk] = String(row['sha256'] ?? row['text']);
+      held[row.sk] = String(row['sha256'] ?? row['text'] ?? row['to']);
   }
   return held;
 }
@@ -56,8 +58,17 @@ export async function expectSound(cluster: Cluster, read = new Set<string>()): P
     const list = byTimeline.get(name.slice(0, 8)) ?? [];
     byTimeline.set(name.slice(0, 8), [...list, Number.parseInt(name.slice(16), 16)]);
   }
+  const now = await readHead(cluster);
+  const gaps = await readGaps(cluster, now);
+  for (const gap of gaps)
+    for (const name of segmentsOf(gap, cluster.segmentSize)) {
+      const list = byTimeline.get(name.slice(0, 8)) ?? [];
+      byTimeline.set(name.slice(0, 8), [...list, Number.parseInt(name.slice(16), 16)]);
+    }
   for (const numbers of byTimeline.values())
-    numbers.forEach((each, index) => expect(each).toBe(numbers[0]! + index));
+    numbers
+      .sort((one, other) => one - other)
+      .forEach((each, index) => expect(each).toBe(numbers[0]! + index));
   const head = await readHead(cluster);
   if (head.timeline > 1)
     expect(await cluster.vault.manifest.get(keys.history(cluster.partition, head.timeline))).toBeDefined();

@@ -1,20 +1,23 @@
 /**
- * Random walks over two vaults: primaries archive and spill, relays run, sleep and die, links are cut, either region is triggered, and
- * dead branches come back. After each step nothing that was told archived is gone, and no live branch holds a segment that does not
+ * Random walks over two vaults: primaries archive and spill, archiving is switched off and on, relays run, sleep and die, links are cut, either
+ * region is triggered, and dead branches come back. After each step nothing that was told archived is gone, and no live branch holds a segment that does not
  * follow its predecessor; in the end, with all links up, both vaults hold the same. The shape is that of the model of two vaults.
  */
 import fc from 'fast-check';
 import { keys, type HistoryRow, type WalRow } from '../../../core/cluster/facts.ts';
+import { gapOf, segmentsOf } from '../../../core/cluster/gaps.ts';
 import { VaultError } from '../../../core/errors.ts';
 import type { Change } from '../../../core/vault/manifest.ts';
 import { after } from '../../../core/vault/manifest.ts';
 import { parseLsn } from '../../../core/wal/lsn.ts';
 import { segmentsFrom } from '../../../core/wal/lineage.ts';
 import { segmentStart } from '../../../core/wal/name.ts';
+import { setArchiving } from '../../../core/work/archiving.ts';
 import { armSpill } from '../../../core/work/arm.ts';
 import { readBranch } from '../../../core/work/branch.ts';
 import { openCluster, readControl, readHead, type Cluster } from '../../../core/work/cluster.ts';
 import { commitFiles } from '../../../core/work/commit.ts';
+import { readGaps } from '../../../core/work/gap-rows.ts';
 import { heartbeat, reportNode } from '../../../core/work/heartbeat.ts';
 import { openPromotion, sealPromotion } from '../../../core/work/promotion.ts';
 import { openReplica, relayPass } from '../../../core/work/relay.ts';
@@ -59,6 +62,9 @@ class World {
   /** The vault that was triggered last: what is archived elsewhere is of a dead branch. */
   chosen: Side = 'A';
   made = 0;
+  /** Segments that were declared lost, and such that were handed in again. */
+  lost = 0;
+  again = 0;
 
   async start(): Promise<void> {
     const db1 = await newCluster(await memoryVault(), 'main');
@@ -111,6 +117,12 @@ class World {
           return;
         }
       }
+      if (result === 'gap') {
+        this.contents.set(stored.sha256, content);
+        this.lost++;
+        server.position++;
+        return;
+      }
       // after a failover that gave up by word what may be spilled, the old primary goes on spilling: salvage
       const isNamed = (await readControl(this.vaults[home])).primary === seat.node;
       this.contents.set(stored.sha256, content);
@@ -133,13 +145,59 @@ class World {
       const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
       // of a vault that is being made a replica some are aside already: asked again
       if (row === undefined && (await readControl(cluster)).role === 'converging') return;
+      if (row === undefined && (await isLost(cluster, name))) return this.restored(server, name);
       if (row === undefined) throw new Error(`no row of ${name}, below the head of ${server.home}`);
       server.log[server.position++] = this.contents.get(row.sha256)!;
     }
+    if (server.position > 1) await this.restored(server, segment(head.timeline, server.position));
     server.timeline = head.timeline;
     const own = (await cluster.vault.manifest.get(keys.history(cluster.partition, head.timeline))) as
       HistoryRow | undefined;
     server.history = own?.text ?? '';
+  }
+
+  /** What it restored last, for whoever may trigger it. @param next  the segment that it wants */
+  private async restored({ seat, home, position }: Server, next: string): Promise<void> {
+    const lastRestored = segment(Number.parseInt(next.slice(0, 8), 16), position - 1);
+    const cluster = this.vaults[home];
+    const row = await cluster.vault.manifest.get(keys.node(cluster.partition, seat.node));
+    if (row?.['role'] === 'standby' && row['lastRestored'] !== lastRestored)
+      await reportNode(cluster, { name: seat.node, lastRestored });
+  }
+
+  /** A standby made from a new base backup of the primary: it begins at the live end, past every gap. */
+  async renew(server: Server): Promise<void> {
+    const cluster = this.vaults[server.home];
+    const { head } = await readBranch(cluster);
+    const from = this.servers.find(
+      ({ role, seat, timeline }) =>
+        role === 'primary' && seat.node === head.writer?.node && timeline === head.timeline,
+    );
+    const position = head.lsn === null ? 0 : Number(parseLsn(head.lsn) / size);
+    if (from === undefined || position > from.position || (head.gap ?? null) === null) return;
+    const { timeline, history } = from;
+    Object.assign(server, { timeline, history, position, log: from.log.slice(0, position) });
+    await this.restored(server, segment(timeline, position));
+  }
+
+  /** A primary whose answer was forgotten hands in again what was declared lost. */
+  async handInAgain({ home, seat, timeline, log }: Server, who: number): Promise<void> {
+    const cluster = this.vaults[home];
+    const { head } = await readBranch(cluster);
+    const names = (await readGaps(cluster, head)).flatMap((gap) => [...segmentsOf(gap, SEGMENT_SIZE)]);
+    const name = names.filter((each) => parseInt(each.slice(0, 8), 16) === timeline)[
+      who % Math.max(1, names.length)
+    ];
+    const content = name && log[Number(segmentStart(name, SEGMENT_SIZE) / size)];
+    if (this.cut.archive || name === undefined || content === undefined) return;
+    const epoch = seat.store.read()?.epoch ?? 0;
+    const stored = await storeFile(cluster, { ...seat, epoch }, { name, bytes: segmentBytes(name, content) });
+    if (stored === 'same') return;
+    const [result] = await commitFiles(cluster, seat, [stored]);
+    if (result!.result !== 'committed') return;
+    this.again++;
+    this.contents.set(stored.sha256, content);
+    this.told.push({ name, content, sha256: stored.sha256, live: home === this.chosen });
   }
 
   /** The node that its vault has named does its next step. */
@@ -248,7 +306,13 @@ class World {
       if (segmentStart(name, SEGMENT_SIZE) >= parseLsn(head.lsn)) break;
       const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
       if (row === undefined && (await readControl(cluster)).role === 'converging') break;
-      if (row === undefined) throw new Error(`a hole in the live branch of ${side}: ${name}`);
+      const lost = await isLost(cluster, name);
+      if (row !== undefined && lost) throw new Error(`${name} in ${side} is declared lost, and is there`);
+      if (row === undefined && !lost) throw new Error(`a hole in the live branch of ${side}: ${name}`);
+      if (row === undefined) {
+        before = undefined;
+        continue;
+      }
       const content = this.contents.get(row.sha256)!;
       if (before !== undefined && content.slice(0, content.lastIndexOf('>')) !== before)
         throw new Error(`${name} in ${side} does not follow its predecessor`);
@@ -299,6 +363,11 @@ class World {
 
 class Killed extends Error {}
 
+async function isLost(cluster: Cluster, name: string): Promise<boolean> {
+  const head = await readHead(cluster);
+  return gapOf(await readGaps(cluster, head), name) !== undefined;
+}
+
 function ifRefused(error: unknown): void {
   if (!(error instanceof VaultError)) throw error;
 }
@@ -307,6 +376,7 @@ const KINDS = [
   ...['archive', 'archive', 'archive', 'archive', 'follow', 'beat', 'standby'],
   ...['trigger A', 'trigger B', 'go on A', 'go on A', 'go on B', 'go on B', 'go on B'],
   ...['relay A', 'relay A', 'relay A', 'relay B', 'relay B', 'wake'],
+  ...['archiving off', 'archiving on', 'again', 'renew'],
   ...['cut archive', 'cut between', 'heal', 'arm', 'relay dies', 'relay sleeps'],
 ] as const;
 type Step = { kind: (typeof KINDS)[number]; who: number };
@@ -335,6 +405,19 @@ async function take(world: World, { kind, who }: Step): Promise<void> {
         return;
       Object.assign(server, { role: 'standby', timeline: 1, position: 1, log: ['base'], history: '' });
       return world.report(server.seat.node, server.home);
+    }
+    case 'archiving off':
+    case 'archiving on':
+      // before the first segment a gap is of no vault that follows: it begins where the other one has something
+      if ((await readHead(world.vaults[world.chosen])).lastFile === null) return;
+      return void (await setArchiving(world.vaults[world.chosen], kind === 'archiving on'));
+    case 'again': {
+      const server = pick(world.servers.filter(({ role }) => role === 'primary'));
+      return server === undefined ? undefined : world.handInAgain(server, who);
+    }
+    case 'renew': {
+      const server = pick(world.servers.filter(({ role }) => role === 'standby'));
+      return server === undefined ? undefined : world.renew(server);
     }
     case 'trigger A':
     case 'trigger B': {
@@ -387,11 +470,13 @@ test('no walk loses what was told archived, mixes branches, or leaves two vaults
       }
       if ((await readHead(world.vaults.B)).spill !== null)
         reached.set('spilled', (reached.get('spilled') ?? 0) + 1);
+      if (world.lost > 0) reached.set('gap', (reached.get('gap') ?? 0) + 1);
+      if (world.again > 0) reached.set('filled', (reached.get('filled') ?? 0) + 1);
       if (world.chosen === 'B') reached.set('taken over', (reached.get('taken over') ?? 0) + 1);
       await world.settle();
     }),
     { numRuns: RUNS },
   );
-  for (const kind of new Set<string>([...KINDS, 'taken over']))
+  for (const kind of new Set<string>([...KINDS, 'taken over', 'gap']))
     expect([kind, (reached.get(kind) ?? 0) > 3]).toEqual([kind, true]);
 }, 600_000);
