@@ -14,16 +14,18 @@ import type { StatePaths } from './node-state.ts';
 export async function setArchiving(cluster: Cluster, archiving: boolean): Promise<boolean> {
   const { manifest } = cluster.vault;
   const at = new Date().toISOString();
+  let asked = false;
   return changing<boolean>(
     async () => {
       const control = await readControl(cluster);
       const head = await readHead(cluster);
       // an answer that was lost: it is ours
-      if (control.archiving === archiving && control.archivingAt === at) return { result: true };
+      if (asked && control.archiving === archiving && control.archivingAt === at) return { result: true };
       const decision = decideArchiving(control, head, archiving, at);
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
       if (decision.do === 'already') return { result: false };
+      asked = true;
       const text = archiving
         ? `archiving is on again, from ${head.lsn ?? 'the first segment'} on`
         : `archiving is off: what ${control.primary ?? 'the primary'} hands in from ${head.lsn ?? 'the first segment'} on is declared lost`;
