@@ -328,9 +328,15 @@ function judgeBackups(facts: RetentionFacts, branch: BranchMap, cut: Lsn | null)
   const { backups, holds, policy, now, head } = facts;
   const held = new Map(Object.values(holds.holds).map((hold) => [hold.from, hold]));
   const stop = (row: BackupRow): Lsn => parseLsn(row.stopLsn ?? row.startLsn);
+  const finished = (row: BackupRow): string => row.finishedAt ?? row.startedAt;
   const complete = backups
     .filter(({ state }) => state === 'complete')
-    .toSorted((one, other) => order(stop(other), stop(one)) || (one.id < other.id ? 1 : -1));
+    .toSorted(
+      (one, other) =>
+        order(stop(other), stop(one)) ||
+        Date.parse(finished(other)) - Date.parse(finished(one)) ||
+        (one.id < other.id ? 1 : -1),
+    );
   const isGone = (row: BackupRow): boolean => {
     const place = branch.placeOf(row.startSegment);
     return (cut !== null && place !== null && place < cut) || isBelowHorizon(holds.horizon, row.startSegment);
@@ -338,7 +344,6 @@ function judgeBackups(facts: RetentionFacts, branch: BranchMap, cut: Lsn | null)
   const gaps = liveGaps(facts.gaps, facts.lineage, facts.segmentSize);
   const isBeforeGap = (row: BackupRow): boolean => gapAfter(gaps, parseLsn(row.startLsn)) !== undefined;
   const usable = complete.filter((row) => !isGone(row) && branch.isLive(row, head) && !isBeforeGap(row));
-  const finished = (row: BackupRow): string => row.finishedAt ?? row.startedAt;
   const isWithin = (row: BackupRow, ms: number): boolean => ms > 0 && !isOver(finished(row), ms, now);
   const isBefore = (row: BackupRow): boolean => isOver(finished(row), policy.pitrWindowMs, now);
   const whole = complete.filter((row) => !isGone(row));

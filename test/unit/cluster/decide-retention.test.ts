@@ -248,6 +248,12 @@ describe('backups', () => {
   test.each<[string, Partial<RetentionFacts>, string[], number]>([
     ['the newest', policy({}), ['a'], 12],
     ['never none', policy({ keepBackups: 0 }), ['a'], 12],
+    [
+      'of two that end at the same place the one that finished last, whatever their ids',
+      { backups: [backup('z', seg(1, 12), 2 * DAY), backup('y', seg(1, 12), DAY)], policy: POLICY },
+      ['y'],
+      12,
+    ],
     ['two', policy({ keepBackups: 2 }), ['a', 'b'], 9],
     ['those of five days', policy({ keepDays: 5 }), ['a', 'b'], 9],
     ['a window: those in it, and the one before', policy({ pitrWindowMs: 3 * DAY }), ['a', 'b'], 9],

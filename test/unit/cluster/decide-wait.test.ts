@@ -120,7 +120,11 @@ describe('the decision', () => {
     ],
     ['smart, and there is more', { promotion: 'smart' }, 'serve'],
     ['smart in front of a gap', { promotion: 'smart', isUpTo: true }, 'seal'],
-    ['fast in front of it, with nothing given', { promotion: 'fast', isUpTo: true, row: 'gap' }, 'wait'],
+    [
+      'fast in front of it, with nothing given',
+      { promotion: 'fast', isUpTo: true, row: 'gap', given: false },
+      'wait',
+    ],
     ['a segment in a declared gap, and no trigger', { row: 'gap' }, 'wait'],
     ['smart, and nothing more', { promotion: 'smart', place: 'beyond', isNext: true }, 'seal'],
     ['smart, beyond but not the next of the live timeline', { promotion: 'smart', place: 'beyond' }, 'wait'],
@@ -162,7 +166,7 @@ describe('the decision', () => {
   test('without a seal no state whatever makes a segment absent, but a file that nobody promised', () => {
     const places = [undefined, 'due', 'unfinished', 'perhaps', 'beyond', 'ended', 'unknown'] as const;
     for (const place of places)
-      for (const row of ['seen', 'unseen', 'silent'] as const)
+      for (const row of ['seen', 'unseen', 'silent', 'gap'] as const)
         for (const promotion of ['none', 'other', 'smart', 'fast', 'sealed'] as const)
           for (const isNext of [true, false])
             for (const given of [true, false])
