@@ -67,11 +67,22 @@ export async function copyRows(
   };
 }
 
-/** Said in both vaults: whoever looks at one of them must learn of it. */
+/**
+ * Said in both vaults: whoever looks at one of them must learn of it. Once: a relay tries again for as long as nobody has looked, and what
+ * it said last stands in its row.
+ */
 export async function conflict(source: Reading, target: Target, name: string): Promise<VaultError> {
   const text = `${source.url} and ${target.side.url} hold different bytes under ${name}`;
-  for (const { cluster, control } of [source, target.side])
+  for (const [{ cluster, control }, other] of [
+    [source, target.side],
+    [target.side, source],
+  ] as const) {
+    const said = await cluster.vault.manifest
+      .get(keys.relay(cluster.partition, other.control.vaultId))
+      .catch(() => undefined);
+    if (said?.['trouble'] === `conflict: ${text}`) continue;
     await putEvent(cluster, { kind: 'conflict', node: null, epoch: control.epoch, text }).catch(() => {});
+  }
   return new VaultError('conflict', text, {
     hint: `nothing was changed; find out which of the two is true ('walvault status' of both), then make the other anew as a replica`,
   });
