@@ -222,10 +222,10 @@ test('a person has one cluster compared', async () => {
 });
 
 test('several at once, of stream, queue and schedule, in one process and in others', async () => {
-  await archive(db1, 1, 1, 40);
+  await archive(db1, 1, 1, 30);
   const db2 = await newStandby(A, 'db2');
-  await promote(A, db2, 41);
-  await archive(db2, 2, 41, 60);
+  await promote(A, db2, 31);
+  await archive(db2, 2, 31, 36);
   await putBackup(A, 'b1', lsnText(2), lsnText(3));
   const Records = await newRecords();
   const answers = await Promise.all([
@@ -250,8 +250,9 @@ test('more than one call has time for: it asks to be called again until nothing 
   const Records = await newRecords();
   emulation.proxy.disturb(({ operation }) => operation === 'CopyObject', { delayMs: 120 });
   let calls = 0;
-  for (let again = true; again && calls < 20; calls++) {
-    const { batchItemFailures } = await site.call({ Records }, { leftMs: 8_000 + 1_700 });
+  // more from call to call: on a slow machine the first ones may bring nothing
+  for (let again = true; again && calls < 10; calls++) {
+    const { batchItemFailures } = await site.call({ Records }, { leftMs: 8_000 + 1_500 * (calls + 1) });
     again = batchItemFailures.length > 0;
   }
   expect(calls).toBeGreaterThan(1);
