@@ -37,6 +37,8 @@ export type CommandRow = {
   /** The settings that this command takes as flags, variables or from settings.toml. */
   settings: readonly SettingName[];
   examples: readonly Example[];
+  /** Runs also where settings.toml cannot be taken, and says so itself (`context.unread`). */
+  takesBrokenSettings?: true;
   run(context: Context): Promise<void>;
 };
 
@@ -48,6 +50,8 @@ export class Context {
   readonly io: Io;
   readonly row: CommandRow;
   readonly settings: Settings;
+  /** Why settings.toml was not taken; undefined: it was, or there is none. */
+  readonly unread: VaultError | undefined;
   readonly json: boolean;
   readonly argument: string | undefined;
   /** Runs another command of this program, as typed; its exit code. For the demo. */
@@ -62,6 +66,7 @@ export class Context {
     io: Io;
     row: CommandRow;
     settings: Settings;
+    unread: VaultError | undefined;
     json: boolean;
     argument: string | undefined;
     options: Readonly<Record<string, unknown>>;
@@ -70,6 +75,7 @@ export class Context {
     this.io = parts.io;
     this.row = parts.row;
     this.settings = parts.settings;
+    this.unread = parts.unread;
     this.json = parts.json;
     this.argument = parts.argument;
     this.options = parts.options;

@@ -3,10 +3,12 @@
  *
  * Every setting of a command is a flag here, a WALVAULT_* variable and a line of settings.toml; core/settings decides which wins.
  */
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { Command, CommanderError, Option } from 'commander';
 import { describeFailure, FAILURES, VaultError } from '../core/errors.ts';
-import { loadSettings } from '../core/settings/read.ts';
+import { loadSettings, type Settings, type Sources } from '../core/settings/read.ts';
 import { envOf, flagOf, keyOf, rowOf, type SettingName } from '../core/settings/settings.ts';
+import type { Asked } from '../core/vault/asked.ts';
 import { Context, type CommandRow } from './command.ts';
 import { COMMANDS } from './command-list.ts';
 import { programVersion } from './program-root.ts';
@@ -21,7 +23,11 @@ export const EVERYWHERE = [
     summary: 'another settings.toml than that of the state directory',
   },
   { flags: '--json', env: 'WALVAULT_JSON', summary: 'answer as JSON with stable names; failures too' },
-  { flags: '--debug', env: 'WALVAULT_DEBUG', summary: 'print the stack and the causes of a failure' },
+  {
+    flags: '--debug',
+    env: 'WALVAULT_DEBUG',
+    summary: 'print what is asked of vault and server, with times, and the stack and causes of a failure',
+  },
   {
     flags: '--show-settings',
     env: undefined,
@@ -104,12 +110,40 @@ export function buildProgram(io: Pick<Io, 'out' | 'columns'>, choose: (chosen: C
 export async function runProgram(words: readonly string[], io: Io): Promise<number> {
   const json = words.includes('--json') || isOn(io.env['WALVAULT_JSON']);
   const debug = words.includes('--debug') || isOn(io.env['WALVAULT_DEBUG']);
+  const silence = debug ? tellAsked(io) : () => {};
   try {
     const chosen = parse(words, io);
     if (chosen === undefined) return 0;
-    return await run(chosen, io, json);
+    return await run(chosen, io, json, debug);
   } catch (error) {
     return report(error, io, { json, debug });
+  } finally {
+    silence();
+  }
+}
+
+/** Each question to vault and server, when it was answered, on standard error. @returns ends it */
+function tellAsked(io: Io): () => void {
+  const sinceMs = performance.now();
+  const tell = (message: unknown) => {
+    const { what, tookMs, end } = message as Asked;
+    const atMs = Math.round(performance.now() - sinceMs);
+    io.err(`DEBUG: +${atMs} ms ${what}: ${end.replace(/\s+/g, ' ')} (${tookMs.toFixed(1)} ms)\n`);
+  };
+  subscribe('walvault:asked', tell);
+  return () => void unsubscribe('walvault:asked', tell);
+}
+
+/** A command line or an address may carry a token. */
+const MAY_HOLD_SECRETS: ReadonlySet<SettingName> = new Set(['onRoleChange', 'webhook']);
+
+function tellSettings(row: CommandRow, settings: Settings, io: Io): void {
+  io.err(`DEBUG: settings.toml: ${settings.file ?? 'none, no server is named'}\n`);
+  for (const name of row.settings) {
+    const value = settings[name];
+    if (value === undefined || value === null || settings.origin(name) === 'default') continue;
+    const text = MAY_HOLD_SECRETS.has(name) ? '(given)' : rowOf(name).kind.format(value);
+    io.err(`DEBUG: ${keyOf(name)} = ${text} (${settings.origin(name)})\n`);
   }
 }
 
@@ -134,18 +168,21 @@ function parse(words: readonly string[], io: Io): Chosen | undefined {
   return chosen;
 }
 
-async function run({ row, argument, options }: Chosen, io: Io, json: boolean): Promise<number> {
+async function run(
+  { row, argument, options }: Chosen,
+  io: Io,
+  json: boolean,
+  debug: boolean,
+): Promise<number> {
   const flags: Partial<Record<SettingName, string>> = {};
   for (const name of row.settings) {
     const given = options[name];
     if (typeof given === 'string') flags[name] = given;
   }
   const config = options['config'];
-  const settings = loadSettings({
-    flags,
-    env: io.env,
-    config: typeof config === 'string' ? config : undefined,
-  });
+  const sources = { flags, env: io.env, config: typeof config === 'string' ? config : undefined };
+  const { settings, unread } = settingsFor(row, sources);
+  if (debug) tellSettings(row, settings, io);
   if (options['showSettings'] === true) {
     const rows = row.settings.map((name) => {
       const value = settings[name];
@@ -162,12 +199,25 @@ async function run({ row, argument, options }: Chosen, io: Io, json: boolean): P
     );
     return 0;
   }
-  const context = new Context({ io, row, settings, json, argument, options, perform: runProgram });
+  const context = new Context({ io, row, settings, unread, json, argument, options, perform: runProgram });
   try {
     await row.run(context);
     return context.exit;
   } finally {
     await context.close();
+  }
+}
+
+/** Which of the two is wrong, the file or what was typed, shows where it is left out: the latter fails again. */
+function settingsFor(
+  row: CommandRow,
+  sources: Sources,
+): { settings: Settings; unread: VaultError | undefined } {
+  try {
+    return { settings: loadSettings(sources), unread: undefined };
+  } catch (error) {
+    if (row.takesBrokenSettings !== true || !(error instanceof VaultError)) throw error;
+    return { settings: loadSettings({ ...sources, withoutFile: true }), unread: error };
   }
 }
 

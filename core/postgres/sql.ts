@@ -6,6 +6,7 @@
  *
  * Source: PostgreSQL docs, "libpq: Environment Variables".
  */
+import diagnostics from 'node:diagnostics_channel';
 import { realpath } from 'node:fs/promises';
 import os from 'node:os';
 import { Client, DatabaseError } from 'pg';
@@ -50,17 +51,59 @@ export async function connect(options: ConnectOptions): Promise<Client> {
       ...(options.replication === true ? { replication: 'true' } : {}),
     });
     client.on('error', () => {}); // a lost connection is met at the next query; unheard it would end the process
+    const sinceMs = performance.now();
     try {
       await client.connect();
+      tell(`connect to ${place.host}:${place.port} as ${user}`, sinceMs, 'done');
+      listenTo(client);
       if (pgdata !== undefined && options.replication !== true) await checkServer(client, pgdata, place);
       return client;
     } catch (error) {
       await client.end().catch(() => {});
+      tell(
+        `connect to ${place.host}:${place.port} as ${user}`,
+        sinceMs,
+        `failed: ${(error as Error).message}`,
+      );
       failure = error;
       if (!isUnknownRole(error)) break;
     }
   }
   throw connectionFailure(failure, place, pgdata);
+}
+
+const channel = diagnostics.channel('walvault:asked');
+
+/** To whoever listens (`--debug`), on the channel of core/vault/asked.ts. */
+function tell(what: string, sinceMs: number, end: string): void {
+  if (channel.hasSubscribers) channel.publish({ what, tookMs: performance.now() - sinceMs, end });
+}
+
+/** Tells each statement of this connection, as long as somebody listens; without its values, which may be secrets. */
+function listenTo(client: Client): void {
+  if (!channel.hasSubscribers) return;
+  const query = client.query.bind(client) as (...words: unknown[]) => unknown;
+  client.query = ((...words: unknown[]) => {
+    const [statement] = words;
+    const what = `sql ${withoutValues(typeof statement === 'string' ? statement : '(a stream)')}`;
+    const sinceMs = performance.now();
+    const running = query(...words);
+    if (running instanceof Promise)
+      running.then(
+        () => tell(what, sinceMs, 'done'),
+        (error: unknown) => tell(what, sinceMs, `failed: ${(error as Error).message}`),
+      );
+    return running;
+  }) as Client['query'];
+}
+
+/** In one short line, its literals gone. */
+export function withoutValues(statement: string): string {
+  const line = statement
+    .replace(/'(?:[^']|'')*'/g, "'…'")
+    .replace(/\s+/g, ' ')
+    .trim();
+  return line.length > 120 ? `${line.slice(0, 120)}…` : line;
 }
 
 /** Runs `work` with a connection and ends it, whatever happens. */

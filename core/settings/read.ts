@@ -37,6 +37,8 @@ export type Sources = {
   stateDir?: string;
   /** Another settings file (--config). It must exist. */
   config?: string;
+  /** For who must go on where the file cannot be read: as if there were none. */
+  withoutFile?: boolean;
 };
 
 /**
@@ -47,7 +49,10 @@ export function loadSettings(sources: Sources): Settings {
   const given = (setting: SettingName) => fromFlag(sources, setting) ?? fromEnvironment(sources, setting);
   const stateDir = sources.stateDir ?? placeOfState(given('stateDir'), given('pgdata'));
   const file = sources.config ?? (stateDir === undefined ? undefined : path.join(stateDir, SETTINGS_FILE));
-  const lines = file === undefined ? {} : readSettingsFile(file, { mustExist: sources.config !== undefined });
+  const lines =
+    file === undefined || sources.withoutFile === true
+      ? {}
+      : readSettingsFile(file, { mustExist: sources.config !== undefined });
 
   const values: Partial<Record<SettingName, unknown>> = {};
   const origins: Partial<Record<SettingName, Origin>> = {};

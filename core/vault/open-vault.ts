@@ -5,8 +5,9 @@
 import { mkdir, readdir, readFile, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
+import { asked, askedEach } from './asked.ts';
 import type { Bucket } from './bucket.ts';
-import type { Manifest } from './manifest.ts';
+import type { Change, Manifest } from './manifest.ts';
 import { networkFileSystem } from './network-file-system.ts';
 import type { Vault, VaultOptions } from './vault.ts';
 import { parseVaultUrl, type VaultPlace } from './vault-url.ts';
@@ -174,28 +175,43 @@ function vaultOf(url: string, open: Opener): Vault {
     url,
     bucket: {
       name: url,
-      putOnce: async (key, body, facts) => (await openBucket()).putOnce(key, body, facts),
-      copyFrom: async (from, key) => (await openBucket()).copyFrom(from, key),
+      putOnce: (key, body, facts) =>
+        asked(`bucket put ${key}, ${body.length} bytes`, async () =>
+          (await openBucket()).putOnce(key, body, facts),
+        ),
+      copyFrom: (from, key) =>
+        asked(`bucket copy ${from.key} to ${key}`, async () => (await openBucket()).copyFrom(from, key)),
       store: async () => (await openBucket()).store?.(),
-      get: async (key) => (await openBucket()).get(key),
-      facts: async (key) => (await openBucket()).facts(key),
-      list: async function* (prefix) {
-        yield* (await openBucket()).list(prefix);
-      },
-      delete: async (key) => (await openBucket()).delete(key),
+      get: (key) => asked(`bucket get ${key}`, async () => (await openBucket()).get(key)),
+      facts: (key) => asked(`bucket facts of ${key}`, async () => (await openBucket()).facts(key)),
+      list: (prefix) =>
+        askedEach(`bucket list ${prefix}`, async function* () {
+          yield* (await openBucket()).list(prefix);
+        }),
+      delete: (key) => asked(`bucket delete ${key}`, async () => (await openBucket()).delete(key)),
       close: async () => (await bucket)?.close(),
     },
     manifest: {
       name: url,
-      get: async (key) => (await openManifest()).get(key),
-      query: async function* (range) {
-        yield* (await openManifest()).query(range);
-      },
-      transact: async (changes) => (await openManifest()).transact(changes),
+      get: (key) => asked(`manifest get ${key.pk} ${key.sk}`, async () => (await openManifest()).get(key)),
+      query: (range) =>
+        askedEach(`manifest query ${range.pk} from ${range.from ?? 'its begin'}`, async function* () {
+          yield* (await openManifest()).query(range);
+        }),
+      transact: (changes) =>
+        asked(`manifest transact ${changes.map(inWords).join(', ')}`, async () =>
+          (await openManifest()).transact(changes),
+        ),
       close: async () => (await manifest)?.close(),
     },
     async close() {
       await Promise.all([bucket, manifest].map(async (opened) => (await opened)?.close()));
     },
   };
+}
+
+/** For the debug log: what is changed where, not to what. */
+function inWords(change: Change): string {
+  const { pk, sk } = change.do === 'put' ? change.row : change.key;
+  return `${change.do} ${pk} ${sk}`;
 }

@@ -90,6 +90,22 @@ test('--debug adds the stack of a failure, which is not shown without it', async
   expect((await walvault([...words, '--debug'])).err).toMatch(/DEBUG: .* at /);
 });
 
+test('--debug tells what was asked, and where settings came from; without it nobody listens', async () => {
+  const words = ['status', '--vault', 'memory:empty', '--cluster', 'main'];
+  const { err } = await walvault([...words, '--debug']);
+  expect(err).toMatch(/^DEBUG: cluster = main \(flag\)$/m);
+  expect(err).toMatch(/^DEBUG: \+\d+ ms manifest get main control: nothing \(\d+\.\d ms\)$/m);
+  expect((await walvault(words, { WALVAULT_DEBUG: '1' })).err).toMatch(/manifest get/);
+  expect((await walvault(words)).err).not.toContain('DEBUG');
+});
+
+test('--debug of a setting that may hold a secret says that it is given, no more', async () => {
+  const words = ['configure', 'primary', '--vault', 'memory:empty', '--cluster', 'main', '--debug'];
+  const { err } = await walvault([...words, '--on-role-change', 'curl -H token:geheim dns']);
+  expect(err).toContain('DEBUG: on_role_change = (given) (flag)');
+  expect(err).not.toContain('geheim');
+});
+
 test('vault, cluster and node are taken in front of the command, too', async () => {
   const { err } = await walvault(['--vault', 'memory:empty', '--cluster', 'other', 'status']);
   expect(err).toMatch(/no cluster other in memory:empty/);
