@@ -9,6 +9,7 @@ import { envOf, flagOf, keyOf, rowOf, SETTING_NAMES, type SettingName } from '..
 import { COMMANDS } from './command-list.ts';
 import type { CommandRow } from './command.ts';
 import { COST_FILE, costPage } from './cost-page.ts';
+import { DOCTOR_FILE, doctorPage } from './doctor-page.ts';
 import { EVERYWHERE } from './program.ts';
 import { programRoot } from './program-root.ts';
 
@@ -123,5 +124,6 @@ function code(text: string): string {
 if (import.meta.main) {
   writeFileSync(REFERENCE_FILE, referencePage());
   writeFileSync(COST_FILE, costPage(readFileSync(COST_FILE, 'utf8')));
-  process.stderr.write(`wrote ${REFERENCE_FILE} and ${COST_FILE}\n`);
+  writeFileSync(DOCTOR_FILE, doctorPage());
+  process.stderr.write(`wrote ${REFERENCE_FILE}, ${COST_FILE} and ${DOCTOR_FILE}\n`);
 }

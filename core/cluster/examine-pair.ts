@@ -7,15 +7,7 @@ import { parseLsn } from '../wal/lsn.ts';
 import type { Side } from './decide-relay.ts';
 import { isStale } from './decide-spill.ts';
 import type { RelayRow } from './facts.ts';
-
-export type Finding = {
-  /** What was looked at; stable. */
-  what: string;
-  state: 'ok' | 'warn' | 'bad';
-  says: string;
-  /** A sentence, or a command to paste. */
-  fix?: string;
-};
+import type { Finding } from './finding.ts';
 
 /** A vault as it was read, with what relays said in it. */
 export type Patient = Side & {

@@ -2,13 +2,8 @@
  * The vaults of a cluster side by side: reads each that can be reached, and says what is right and wrong with them.
  */
 import type { RelayRow, VaultRef } from '../cluster/facts.ts';
-import {
-  examinePair,
-  examineReach,
-  examineRoles,
-  type Finding,
-  type Patient,
-} from '../cluster/examine-pair.ts';
+import { examinePair, examineReach, examineRoles, type Patient } from '../cluster/examine-pair.ts';
+import { worstOf, type Finding } from '../cluster/finding.ts';
 import { VaultError } from '../errors.ts';
 import { withLimit } from '../vault/time-limit.ts';
 import type { Vault } from '../vault/vault.ts';
@@ -64,11 +59,6 @@ export async function examineVaults(
 }
 
 type Examined = Patient & Reading;
-
-export function worstOf(findings: readonly Finding[]): 0 | 1 | 2 {
-  if (findings.some(({ state }) => state === 'bad')) return 2;
-  return findings.some(({ state }) => state === 'warn') ? 1 : 0;
-}
 
 async function readPatient(cluster: Cluster, sinceMs = performance.now()): Promise<Examined> {
   const side = await readSide(cluster);

@@ -18,7 +18,7 @@ export type Proof = {
 };
 
 /** The probe of a node: known content under a known key, so that it is written once and never has to be deleted. */
-const probeKey = (cluster: Cluster, node: string) => `${cluster.partition}/node/${node}.probe`;
+export const probeKey = (cluster: Cluster, node: string) => `${cluster.partition}/node/${node}.probe`;
 
 /** Tries everything and answers with one line each; never throws. */
 export async function proveAccess(cluster: Cluster, node: string): Promise<Proof[]> {

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { COMMANDS } from '../../bin/command-list.ts';
 import { buildProgram } from '../../bin/program.ts';
+import { DOCTOR_FILE, doctorPage } from '../../bin/doctor-page.ts';
 import { programRoot } from '../../bin/program-root.ts';
 import { COST_FILE, costPage } from '../../bin/cost-page.ts';
 import { REFERENCE_FILE, referencePage } from '../../bin/reference.ts';
@@ -31,6 +32,10 @@ test('a setting that only a function takes does not pretend to a flag or a line 
   expect(part('notice_topics')).toContain('WALVAULT_NOTICE_TOPICS');
   expect(part('notice_topics')).not.toMatch(/--notice-topics|settings\.toml/);
   expect(part('keep_backups')).toContain('--keep-backups');
+});
+
+test('docs/doctor.md is what the table of checks says: run `npm run docs` where this fails', () => {
+  expect(readFileSync(DOCTOR_FILE, 'utf8')).toBe(doctorPage());
 });
 
 test.each(pages)('%s links only to files that exist', (page) => {

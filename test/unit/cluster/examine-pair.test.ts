@@ -1,11 +1,6 @@
 /** What is found wrong with two vaults, by table: each row is one thing amiss in a pair that is otherwise well. */
-import {
-  examinePair,
-  examineReach,
-  examineRoles,
-  type Finding,
-  type Patient,
-} from '../../../core/cluster/examine-pair.ts';
+import { examinePair, examineReach, examineRoles, type Patient } from '../../../core/cluster/examine-pair.ts';
+import type { Finding } from '../../../core/cluster/finding.ts';
 import type { Control, Head, RelayRow } from '../../../core/cluster/facts.ts';
 import { lineageOf } from '../../../core/wal/lineage.ts';
 import { control, head } from '../../harness/facts.ts';
