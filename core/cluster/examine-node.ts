@@ -252,7 +252,10 @@ export type IdentityFacts = { machineId: string; pgdata: string; inode: string }
 export function examineIdentity(state: StateFacts, commands: Commands): Finding[] {
   const what = 'identity';
   const { identity } = state;
-  if (isUnseen(identity)) return [bad(what, identity.unseen, { fix: identity.fix })];
+  if (isUnseen(identity))
+    return [
+      bad(what, identity.unseen, { fix: identity.fix ?? 'run doctor as the user who owns the server' }),
+    ];
   const { kept, present } = identity;
   if (kept === undefined)
     return [

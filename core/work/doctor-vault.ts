@@ -73,7 +73,7 @@ export function unseen(error: unknown): Unseen {
   if (!(error instanceof VaultError)) throw error;
   return {
     unseen: `[${error.code}] ${error.message}`,
-    ...(error.hint === undefined ? {} : { fix: error.hint }),
+    fix: error.hint ?? 'the message names what has to be put right',
   };
 }
 
