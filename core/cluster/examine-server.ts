@@ -174,7 +174,10 @@ export function examineArchiving(facts: ArchivingFacts, nowMs: number): Finding[
   const { waiting, archiver } = facts;
   const age =
     waiting.oldestAtMs === undefined ? '' : `, the oldest for ${inWords(nowMs - waiting.oldestAtMs)}`;
-  const queue = waiting.count === 0 ? 'nothing waits' : `${waiting.count} files wait${age}`;
+  const queue =
+    waiting.count === 0
+      ? 'nothing waits'
+      : `${waiting.count} file${waiting.count === 1 ? ' waits' : 's wait'}${age}`;
   if (!isStanding(facts, nowMs)) return [ok(what, queue)];
   const failed =
     archiver === undefined || archiver.lastFailed === null

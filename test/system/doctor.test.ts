@@ -39,7 +39,12 @@ describe(`doctor on ${pair.title}`, () => {
     writeFileSync(file, change(readFileSync(file, 'utf8')));
 
   beforeAll(async () => {
-    site = await TestSite.open({ pair, walvault: { WALVAULT_HEARTBEAT_INTERVAL: '1s' } });
+    site = await TestSite.open({
+      pair,
+      linkedWal: true,
+      pathPiece: " o'clock",
+      walvault: { WALVAULT_HEARTBEAT_INTERVAL: '1s' },
+    });
     db1 = await site.makePrimary('db1');
     await site.backup();
     db2 = await site.addStandby('db2');
@@ -93,7 +98,7 @@ describe(`doctor on ${pair.title}`, () => {
     found: [what: string, state: 'warn' | 'bad', says: RegExp];
     plant: () => Promise<void> | void;
     /** Where the advice is a sentence: what it must say, and doing that. */
-    sentence?: [RegExp, () => Promise<void> | void];
+    sentence?: [RegExp, (findings: Finding[]) => Promise<void> | void];
     /** A finding may be of the other node. */
     node?: string;
   };
@@ -176,6 +181,24 @@ describe(`doctor on ${pair.title}`, () => {
       found: ['parameters', 'bad', /archive_command is false/],
       plant: configured('archive_command', 'false'),
     },
+    'archiving stands still': {
+      found: ['archiving', 'bad', /stands still: \d+ files? waits?/],
+      plant: async () => {
+        await configured('archive_command', 'false')();
+        await db1.query(`SELECT pg_create_restore_point('still')`);
+        await db1.query('SELECT pg_switch_wal()');
+        await waitFor('a try that failed', 20_000, async () =>
+          Boolean(await db1.value('SELECT last_failed_time > last_archived_time FROM pg_stat_archiver')),
+        );
+      },
+      sentence: [
+        /the reason is among the other findings/,
+        async (findings) => {
+          expect(findings.find(({ says }) => /pg_wal is full in about \d+ min/.test(says))).toBeDefined();
+          await paste(findings.find(({ what, state: how }) => what === 'parameters' && how === 'bad')!.run!);
+        },
+      ],
+    },
     'restore_command was taken away': {
       found: ['parameters', 'bad', /restore_command is not set/],
       plant: configured('restore_command', ''),
@@ -222,7 +245,7 @@ describe(`doctor on ${pair.title}`, () => {
       found: ['pending', 'bad', /postgresql.conf \(work_mem\)/],
       plant: () => db1.configure({ work_mem: 'banana' }),
       sentence: [
-        /take line \d+ out of \S+postgresql.conf/,
+        /take line \d+ out of .+postgresql.conf/,
         () =>
           edit(path.join(db1.pgdata, 'postgresql.conf'), (text) => text.replace(`work_mem = 'banana'\n`, '')),
       ],
@@ -364,7 +387,7 @@ describe(`doctor on ${pair.title}`, () => {
     expect(planted.status).toBe(planted.findings.some(({ state: worst }) => worst === 'bad') ? 2 : 1);
     if (sentence !== undefined) {
       expect(finding.fix).toMatch(sentence[0]);
-      await sentence[1]();
+      await sentence[1](planted.findings);
     } else expect(finding.run).toBeDefined();
     if (finding.run !== undefined) await paste(finding.run);
     await waitFor(`the end of: ${finding.says}`, 6_000, async () => {
@@ -413,7 +436,7 @@ describe(`doctor on ${pair.title}`, () => {
     const env = { ...site.personEnvOf('db2'), PGPASSWORD: 'geheim-1', AWS_SECRET_ACCESS_KEY: 'geheim-2' };
     const words = ['doctor', '--pgdata', db2.pgdata, '--debug'];
     const { stderr, stdout } = await endOf(walvaultFile, words, { env, cwd: site.scratch });
-    expect(stderr).toMatch(/^DEBUG: \+\d+ ms connect to \S+ as postgres: done/m);
+    expect(stderr).toMatch(/^DEBUG: \+\d+ ms connect to .+ as postgres: done/m);
     expect(stderr).toMatch(/^DEBUG: \+\d+ ms sql SELECT .* \(\d+\.\d ms\)$/m);
     expect(stderr).toMatch(/^DEBUG: \+\d+ ms manifest get main control/m);
     expect(stderr + stdout).not.toContain('geheim');
