@@ -154,14 +154,7 @@ export const CHECKS: readonly Check[] = [
     what: 'state directory',
     looks: 'It is there, can be looked into, and does not lie in PGDATA.',
     examine: (facts) =>
-      facts.state === undefined
-        ? none
-        : examineStateDirectory(
-            facts.state,
-            server(facts)?.owner ?? facts.person,
-            facts.person,
-            facts.commands,
-          ),
+      facts.state === undefined ? none : examineStateDirectory(facts.state, facts.person, facts.commands),
   },
   {
     what: 'permissions',

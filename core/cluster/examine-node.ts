@@ -29,8 +29,10 @@ export type SettingsFacts = {
   given: { name: string; value: string; origin: string }[];
   /** Those without which nothing can be examined. */
   missing: { name: string; hint: string }[];
-  /** settings.toml cannot be read, or holds what nobody knows. */
+  /** settings.toml holds what nobody knows. */
   broken: Unseen | undefined;
+  /** It may not be read by whoever examines. */
+  closed: Unseen | undefined;
   /** Where flag or environment say other than settings.toml, by which hooks and agent go. */
   differing: { name: string; here: string; origin: string; node: string }[];
 };
@@ -43,6 +45,13 @@ export function examineSettings(facts: SettingsFacts, commands: Commands): Findi
     findings.push(
       bad(what, `${facts.broken.unseen}; hooks and agent cannot start`, {
         fix: `correct it in settings.toml, or take that line out${hint === '' ? '' : `. ${hint}`}`,
+      }),
+    );
+  if (facts.closed !== undefined)
+    findings.push(
+      bad(what, facts.closed.unseen, {
+        fix: 'run doctor as the user who owns the server',
+        run: commands.asOwner,
       }),
     );
   for (const { name, hint } of facts.missing) findings.push(bad(what, `${name} is not given`, { fix: hint }));
@@ -98,12 +107,7 @@ export function isConfigured(state: StateFacts): boolean {
   return state.dir.kind === 'directory' && state.dir.unseen === undefined;
 }
 
-export function examineStateDirectory(
-  state: StateFacts,
-  owner: Owner,
-  person: Owner,
-  commands: Commands,
-): Finding[] {
+export function examineStateDirectory(state: StateFacts, person: Owner, commands: Commands): Finding[] {
   const what = 'state directory';
   const { dir } = state;
   if (dir.unseen !== undefined && dir.kind === 'directory' && dir.uid === person.uid)
@@ -115,7 +119,7 @@ export function examineStateDirectory(
   if (dir.unseen !== undefined)
     return [
       bad(what, `${dir.path} cannot be looked into: ${dir.unseen}`, {
-        fix: `it belongs to ${owner.name}: run doctor as that user`,
+        fix: 'run doctor as the user whom it belongs to',
         run: commands.asOwner,
       }),
     ];

@@ -302,6 +302,8 @@ export function examineServer(facts: ServerState, commands: Commands): Finding[]
 /** Segments between the end of the vault's head and the one that is written: each must wait, or the chain is broken. */
 export type ChainFacts = {
   walDirectory: string;
+  /** What was spilled into the other vault has not come home yet: it is archived, and the vault has not got it. */
+  isSpillAway: boolean;
   segments: {
     name: string;
     /** '': in pg_wal, and archive_status says nothing. */
@@ -331,6 +333,12 @@ export function examineChain(facts: ChainFacts, commands: Commands): Finding[] {
       ok(what, waiting === 0 ? 'the vault has every finished segment' : `${waiting} wait, none is missing`),
     ];
   }
+  if (facts.isSpillAway)
+    return [
+      warn(what, `${first.name} and later ones may be spills, which the vault has not taken home yet`, {
+        fix: 'the agent brings them, or a relay; look again in a minute. Where the check of spills below finds none, and this stays, the log of the agent says why',
+      }),
+    ];
   const at = (name: string, status: string) =>
     quoted(`${facts.walDirectory}/archive_status/${name}.${status}`);
   const moves = skipped

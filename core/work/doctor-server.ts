@@ -239,7 +239,11 @@ async function listWal({ control, walDirectory }: Pgdata, live: Live | undefined
 }
 
 /** What lies between the vault's head and the place where the server writes; undefined: they are not on one timeline. */
-export function chainOf(wal: WalListing, head: Pick<Head, 'timeline' | 'lsn'>): ChainFacts | undefined {
+export function chainOf(
+  wal: WalListing,
+  head: Pick<Head, 'timeline' | 'lsn'>,
+  isSpillAway: boolean,
+): ChainFacts | undefined {
   if (head.lsn === null || head.timeline !== wal.timeline) return undefined;
   const { walDirectory, segmentSize, timeline, lsn } = wal;
   const segments: ChainFacts['segments'] = [];
@@ -250,7 +254,7 @@ export function chainOf(wal: WalListing, head: Pick<Head, 'timeline' | 'lsn'>): 
     if (name >= current) break;
     segments.push({ name, status: wal.statuses.get(name) ?? (wal.files.has(name) ? '' : 'absent') });
   }
-  return { walDirectory, segments };
+  return { walDirectory, isSpillAway, segments };
 }
 
 async function lookAtArchiving(wal: WalListing, live: Live | undefined): Promise<ArchivingFacts> {

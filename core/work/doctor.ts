@@ -3,7 +3,7 @@
  * vaults beside it. Whatever cannot be looked at is a finding, and the rest goes on.
  */
 import fs from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import type { VaultError } from '../errors.ts';
@@ -12,7 +12,7 @@ import { decideWriter, type Writer } from '../cluster/decide-archive.ts';
 import type { Commands, SettingsFacts } from '../cluster/examine-node.ts';
 import type { CredentialClues, VaultFacts } from '../cluster/examine-vault.ts';
 import { isUnseen, worstOf, type Finding, type Unseen } from '../cluster/finding.ts';
-import { readPgdata, type Pgdata } from '../postgres/pgdata.ts';
+import { nameOfUser, readPgdata, type Pgdata } from '../postgres/pgdata.ts';
 import { loadSettings, type Settings } from '../settings/read.ts';
 import { keyOf, rowOf, type SettingName } from '../settings/settings.ts';
 import { storeClockAhead } from '../vault/store-clock.ts';
@@ -24,6 +24,7 @@ import { chainOf, lookAtServer, type ServerLook } from './doctor-server.ts';
 import { lookAtVault, lookAtWriter, probeVault, unseen } from './doctor-vault.ts';
 import { statePaths } from './node-state.ts';
 import { libraryHere } from './prove-access.ts';
+import { hasSpilled } from './push-spill.ts';
 
 export type DoctorRequest = {
   settings: Settings;
@@ -77,7 +78,7 @@ export async function examineAll(request: DoctorRequest): Promise<Examination> {
   const found: NodeFound = {
     pgdata: pgdata === undefined || isUnseen(pgdata) ? settings.pgdata : pgdata.path,
     stateDir,
-    owner: pgdata === undefined || isUnseen(pgdata) ? undefined : pgdata.owner.name,
+    owner: await ownerOf(pgdata, stateDir),
     node,
     isStandby: isStandby(pgdata),
     runs: pgdata !== undefined && !isUnseen(pgdata) && pgdata.running !== undefined,
@@ -137,9 +138,18 @@ async function completeByVault(
   if (own !== undefined && own.runs && !own.inRecovery && settings.stateDir !== undefined)
     facts.writer = await writerOfNode(cluster, seen, settings.stateDir, own.node, place);
   const isItsPrimary = own !== undefined && !own.inRecovery && seen.control.primary === own.node;
-  if (isItsPrimary && server !== undefined && !isUnseen(server))
-    (facts.server as ServerFacts).chain = chainOf(server.wal, seen.head);
+  // switched off, archive_command tells success of what it leaves out
+  if (isItsPrimary && seen.control.archiving && server !== undefined && !isUnseen(server))
+    (facts.server as ServerFacts).chain = chainOf(server.wal, seen.head, isSpillAway(settings.stateDir));
   if (probe && own?.node !== undefined) facts.probe = await probeVault(cluster, own.node);
+}
+
+function isSpillAway(stateDir: string | undefined): boolean {
+  try {
+    return stateDir !== undefined && hasSpilled(statePaths(stateDir));
+  } catch {
+    return true; // unreadable or damaged: nothing is asserted
+  }
 }
 
 /** The nonce changes with every heartbeat: a stranger's is believed after three looks only. */
@@ -160,6 +170,16 @@ async function writerOfNode(
   } catch (error) {
     return unseen(error);
   }
+}
+
+/** Who runs the server, by whom the directories belong to. */
+async function ownerOf(
+  pgdata: Pgdata | Unseen | undefined,
+  stateDir: string | undefined,
+): Promise<string | undefined> {
+  if (pgdata !== undefined && !isUnseen(pgdata)) return pgdata.owner.name;
+  const found = stateDir === undefined ? undefined : await stat(stateDir).catch(() => undefined);
+  return found === undefined ? undefined : nameOfUser(found.uid);
 }
 
 async function pgdataAt(directory: string): Promise<Pgdata | Unseen> {
@@ -215,18 +235,18 @@ async function examineOtherVaults(
 }
 
 /** What hooks and agent go by: settings.toml alone. */
-function ownSettings({ settings, unread }: DoctorRequest): {
-  settings: Settings | undefined;
-  broken: Unseen | undefined;
-} {
-  if (unread !== undefined) return { settings: undefined, broken: unseen(unread) };
+type OwnSettings = { settings: Settings | undefined; broken: Unseen | undefined; code: string | undefined };
+
+function ownSettings({ settings, unread }: DoctorRequest): OwnSettings {
+  const none = { settings: undefined, broken: undefined, code: undefined };
+  if (unread !== undefined) return { ...none, broken: unseen(unread), code: unread.code };
   const { stateDir } = settings;
-  if (stateDir === undefined) return { settings: undefined, broken: undefined };
+  if (stateDir === undefined) return none;
   try {
     const own = loadSettings({ flags: {}, env: {}, stateDir });
-    return { settings: own.node === undefined ? undefined : own, broken: undefined };
+    return { ...none, settings: own.node === undefined ? undefined : own };
   } catch (error) {
-    return { settings: undefined, broken: unseen(error) };
+    return { ...none, broken: unseen(error), code: (error as VaultError).code };
   }
 }
 
@@ -241,10 +261,7 @@ const SHARED = [
   'awsEndpoint',
 ] as const satisfies readonly SettingName[];
 
-function settingsFacts(
-  { settings, names }: DoctorRequest,
-  own: { settings: Settings | undefined; broken: Unseen | undefined },
-): SettingsFacts {
+function settingsFacts({ settings, names }: DoctorRequest, own: OwnSettings): SettingsFacts {
   const text = (from: Settings, name: SettingName): string | undefined => {
     const value = from[name];
     return value === undefined || value === null ? undefined : rowOf(name).kind.format(value);
@@ -267,7 +284,12 @@ function settingsFacts(
     if (name === 'pgdata' && realPlace(here) === realPlace(there)) return [];
     return [{ name: keyOf(name), here, origin, node: there }];
   });
-  return { given, missing, broken: own.broken, differing };
+  const isClosed = own.code === 'local';
+  return {
+    ...{ given, missing, differing },
+    broken: isClosed ? undefined : own.broken,
+    closed: isClosed ? own.broken : undefined,
+  };
 }
 
 function realPlace(directory: string): string {

@@ -223,6 +223,12 @@ export class SpillLane implements Lane {
   }
 }
 
+/** Something was spilled by this node that its vault may not have taken home yet. @throws VaultError local */
+export function hasSpilled(paths: StatePaths): boolean {
+  const text = readText(paths.spill);
+  return text !== undefined && (JSON.parse(text) as Kept).away;
+}
+
 function readKept(paths: StatePaths): Kept {
   const text = readText(paths.spill);
   return text === undefined ? NOTHING : (JSON.parse(text) as Kept);

@@ -51,7 +51,7 @@ function state(changes: Partial<StateFacts> = {}): StateFacts {
 const PRIMARY = { runs: true, inRecovery: false };
 
 function examine(facts: StateFacts, person = ME): Finding[] {
-  const directory = examineStateDirectory(facts, ME, person, COMMANDS);
+  const directory = examineStateDirectory(facts, person, COMMANDS);
   if (!isConfigured(facts)) return directory;
   return [
     ...directory,
@@ -291,13 +291,12 @@ test.each<[string, Partial<StateFacts>, string, RegExp, RegExp]>([
 test('another user, who may not look in, is told whose it is', () => {
   const [finding] = examineStateDirectory(
     state({ dir: { ...state().dir, unseen: 'EACCES: permission denied' } }),
-    ME,
     OTHER,
     COMMANDS,
   );
   expect(finding).toMatchObject({
     state: 'bad',
-    fix: expect.stringContaining('belongs to postgres'),
+    fix: expect.stringContaining('as the user whom it belongs to'),
     run: 'asOwner',
   });
 });
@@ -311,7 +310,7 @@ test('no agent is right where no server runs, or none is wanted', () => {
 
 const settings = (changes: Partial<SettingsFacts>): SettingsFacts => ({
   given: [{ name: 'vault', value: 'file:///v', origin: 'file' }],
-  ...{ missing: [], broken: undefined, differing: [] },
+  ...{ missing: [], broken: undefined, closed: undefined, differing: [] },
   ...changes,
 });
 
@@ -338,6 +337,18 @@ test.each<[string, Partial<SettingsFacts>, string, RegExp]>([
     { broken: { unseen: 'unknown setting' } },
     'bad',
     /unknown setting; hooks and agent cannot start/,
+  ],
+  [
+    'a file that is closed to this user',
+    { closed: { unseen: 'settings.toml cannot be read' } },
+    'bad',
+    /cannot be read/,
+  ],
+  [
+    'a file that is closed to this user',
+    { closed: { unseen: 'settings.toml cannot be read' } },
+    'bad',
+    /cannot be read/,
   ],
   [
     'a person who says otherwise',

@@ -252,9 +252,15 @@ test.each<[string, ('ready' | 'done' | '' | 'absent')[], string[], RegExp]>([
   ['one is lost', ['absent', 'ready'], ['bad'], /^$/],
 ])('chain: %s', (_, statuses, wanted, run) => {
   const segments = statuses.map((status, index) => ({ name: `s${index}`, status }));
-  const findings = examineChain({ walDirectory: '/w', segments }, COMMANDS);
+  const findings = examineChain({ walDirectory: '/w', isSpillAway: false, segments }, COMMANDS);
   expect(amiss(findings).map(({ state }) => state)).toEqual(wanted);
   expect(amiss(findings)[0]?.run ?? '').toMatch(run);
+});
+
+test('chain: what was spilled is archived, though the vault has not got it', () => {
+  const segments = [{ name: 's0', status: 'done' as const }];
+  const facts = { walDirectory: '/w', isSpillAway: true, segments };
+  expect(brief(examineChain(facts, COMMANDS))).toEqual(['warn -']);
 });
 
 test('tablespaces: a link to nothing, and one into the state directory', () => {
