@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { App } from 'aws-cdk-lib';
 import { describeFailure, VaultError } from '../core/errors.ts';
-import { CONFIGURATION_KEYS, readConfiguration, type Configuration } from './configuration.ts';
+import { givenByContext, readConfiguration, type Configuration } from './configuration.ts';
 import { VaultStack } from './vault-stack.ts';
 
 /** Made by bin/launcher/build.mjs. */
@@ -38,6 +38,7 @@ function readFile(file: string): string {
     return readFileSync(file, 'utf8');
   } catch (cause) {
     throw new VaultError('usage', `cannot read the configuration ${file}: ${(cause as Error).message}`, {
+      hint: 'Give a file of yours by --config FILE, or none and -c regions.primary=eu-west-1.',
       cause,
     });
   }
@@ -45,10 +46,9 @@ function readFile(file: string): string {
 
 if (import.meta.main) {
   const app = new App();
-  const context = (key: string): unknown => app.node.tryGetContext(key);
   try {
-    const file = context('config') as string | undefined;
-    const given = Object.fromEntries(CONFIGURATION_KEYS.map((key) => [key, context(key)]));
+    const file = app.node.tryGetContext('config') as string | undefined;
+    const given = givenByContext(app.node.getAllContext() as Record<string, unknown>);
     makeApp(readConfiguration(file === undefined ? undefined : readFile(file), given, file), app).app.synth();
   } catch (error) {
     if (!(error instanceof VaultError)) throw error;

@@ -9,10 +9,9 @@
  *
  * docs/deploying.md has every key.
  */
-import { parse, TomlError } from 'smol-toml';
+import { parse, TomlDate, TomlError } from 'smol-toml';
 import { VaultError } from '../core/errors.ts';
-import { parseSetting } from '../core/settings/read.ts';
-import { keyOf, type SettingName } from '../core/settings/settings.ts';
+import { keyOf, rowOf, type SettingName } from '../core/settings/settings.ts';
 
 export type Configuration = {
   name: string;
@@ -47,8 +46,10 @@ const NOTIFY = ['webhook', 'lagLimit', 'archiveLimit', 'silenceLimit'] as const 
 export type RetentionSetting = (typeof RETENTION)[number];
 export type NotifySetting = (typeof NOTIFY)[number];
 
-/** One key of the file: how its value is read. A key that has no row here is refused. */
+/** How a value is read; RangeError: what it is not. */
 type Reader = (value: unknown) => unknown;
+/** One key of the file. A key that has no row here is refused. `example`: a line's value, as TOML. */
+type Row = { read: Reader; example: string };
 
 const text =
   (pattern: RegExp, what: string): Reader =>
@@ -64,69 +65,127 @@ const whole =
       throw new RangeError(`is not a whole number from ${from} to ${to}`);
     return number;
   };
+/** A list, or its text with commas. Of none it would be unclear whether all are meant or nobody. */
 const each =
-  (reader: Reader): Reader =>
-  (value) =>
-    (typeof value === 'string' ? value.split(',') : Array.isArray(value) ? value : [value]).map(reader);
-/** As the setting of that name, in text: `7d`, or a number where it takes one. */
-const asSetting =
-  (name: SettingName): Reader =>
+  (read: Reader): Reader =>
   (value) => {
-    const given = String(value);
-    parseSetting(name, given, keyOf(name));
-    return given;
+    const list: unknown[] =
+      typeof value === 'string'
+        ? value.split(',').map((part) => part.trim())
+        : Array.isArray(value)
+          ? value
+          : [value];
+    if (list.length === 0) throw new RangeError('is a list of none');
+    return list.map(read);
   };
+/** As the setting of that name, in text: `7d`, or a number where it takes one. */
+const setting = (name: SettingName): Row => {
+  const { kind, example } = rowOf(name);
+  return {
+    read: (value) => {
+      if (typeof value !== 'string' && typeof value !== 'number')
+        throw new RangeError('is neither text nor a number');
+      kind.parse(String(value));
+      return String(value);
+    },
+    example: JSON.stringify(example),
+  };
+};
+const settings = (part: string, names: readonly SettingName[]): Record<string, Row> =>
+  Object.fromEntries(names.map((name) => [`${part}.${keyOf(name)}`, setting(name)]));
 
-const REGION = text(/^[a-z]{2}(-[a-z]+)+-\d$/, 'a region of AWS, such as eu-west-1');
+const REGION = text(/^[a-z]{2,4}(-[a-z]+)+-\d$/, 'a region of AWS, such as eu-west-1');
 const KEY_ARN = text(
   /^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key\/[A-Za-z0-9-]+$/,
   'the ARN of a KMS key (arn:aws:kms:…:key/…)',
 );
+const keyExample = (region: string): string =>
+  `"arn:aws:kms:${region}:111122223333:key/11111111-2222-3333-4444-555555555555"`;
 
 /** Its alarm rings after two days without a run: a schedule that comes more seldom would let it ring for ever. */
 const DAILY =
   /^(rate\((1 (minute|hour|day)|([2-9]|[1-9]\d{1,2}) minutes|([2-9]|1\d|2[0-4]) hours)\)|cron\([\d*/,-]+ [\d*/,-]+ (\* \* \?|\? \* \*) \*\))$/;
 
-const KEYS: Record<string, Reader> = {
-  // with the account's number and the region it has to fit the 63 characters of a bucket
-  name: text(/^[a-z][a-z0-9-]{1,28}[a-z0-9]$/, 'a name of 3 to 30 lower-case letters, digits and -'),
-  'regions.primary': REGION,
-  'regions.dr': REGION,
-  prefix: text(
-    /^$|^[A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+)*$/,
-    "a prefix: parts of letters, digits, _ . and -, with '/' between them",
-  ),
-  clusters: each(text(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'the name of a cluster')),
-  'retention.schedule': text(
-    DAILY,
-    "a schedule of EventBridge that comes each day: 'rate(1 day)', 'rate(12 hours)' or 'cron(30 3 * * ? *)'",
-  ),
-  ...Object.fromEntries(RETENTION.map((name) => [`retention.${keyOf(name)}`, asSetting(name)])),
-  ...Object.fromEntries(NOTIFY.map((name) => [`notify.${keyOf(name)}`, asSetting(name)])),
-  'notify.webhook': (value) => {
-    // what is told may not be read on the way, and a token in the URL neither
-    if (String(value) !== 'none' && !String(value).startsWith('https://'))
-      throw new RangeError('is not an https:// URL');
-    return asSetting('webhook')(value);
+const KEYS: Record<string, Row> = {
+  name: {
+    // with the account's number and the region it has to fit the 63 characters of a bucket
+    read: text(/^[a-z][a-z0-9-]{1,28}[a-z0-9]$/, 'a name of 3 to 30 lower-case letters, digits and -'),
+    example: '"walvault"',
   },
-  'notify.email': text(/^[^@\s]+@[^@\s]+\.[^@\s]+$/, 'an address of e-mail'),
-  'object_lock.mode': text(/^(governance|compliance)$/, "'governance' or 'compliance'"),
-  'object_lock.days': whole(1, 36500),
-  'kms.primary': KEY_ARN,
-  'kms.dr': KEY_ARN,
-  'nodes.principals': each(
-    text(/^arn:aws[a-z-]*:iam::\d{12}:(root|user\/.+|role\/.+)$/, 'the ARN of an account, user or role'),
-  ),
-  noncurrent_days: whole(1, 36500),
-  runbook_url: text(/^https?:\/\/\S+$/, 'an http:// or https:// URL'),
-  adopt: (value) => {
-    if (!['true', 'false'].includes(String(value))) throw new RangeError('is neither true nor false');
-    return String(value) === 'true';
+  'regions.primary': { read: REGION, example: '"eu-west-1"' },
+  'regions.dr': { read: REGION, example: '"eu-central-1"' },
+  prefix: {
+    read: text(
+      /^$|^[A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+)*$/,
+      "a prefix: parts of letters, digits, _ . and -, with '/' between them",
+    ),
+    example: '"prod/pg"',
+  },
+  clusters: {
+    read: each(text(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, 'the name of a cluster')),
+    example: '["main", "crm"]',
+  },
+  'retention.schedule': {
+    read: text(DAILY, 'a schedule of EventBridge that comes each day: rate(…) or cron(…)'),
+    example: '"cron(30 3 * * ? *)"',
+  },
+  ...settings('retention', RETENTION),
+  ...settings('notify', NOTIFY),
+  'notify.webhook': {
+    read: (value) => {
+      const given = setting('webhook').read(value);
+      // what is told may not be read on the way, and a token in the URL neither
+      if (given !== 'none' && !String(given).startsWith('https://'))
+        throw new RangeError('is not an https:// URL');
+      return given;
+    },
+    example: '"https://chat.example.com/hooks/x"',
+  },
+  'notify.email': {
+    read: text(/^[^@\s]+@[^@\s]+\.[^@\s]+$/, 'an address of e-mail'),
+    example: '"dba@example.com"',
+  },
+  'object_lock.mode': {
+    read: text(/^(governance|compliance)$/, "'governance' or 'compliance'"),
+    example: '"governance"',
+  },
+  'object_lock.days': { read: whole(1, 36500), example: '7' },
+  'kms.primary': { read: KEY_ARN, example: keyExample('eu-west-1') },
+  'kms.dr': { read: KEY_ARN, example: keyExample('eu-central-1') },
+  'nodes.principals': {
+    read: each(
+      text(/^arn:aws[a-z-]*:iam::\d{12}:(root|user\/.+|role\/.+)$/, 'the ARN of an account, user or role'),
+    ),
+    example: '["arn:aws:iam::111122223333:role/db-host"]',
+  },
+  noncurrent_days: { read: whole(1, 36500), example: '30' },
+  runbook_url: {
+    read: text(/^https?:\/\/\S+$/, 'an http:// or https:// URL'),
+    example: '"https://git.example.com/docs/runbook/"',
+  },
+  adopt: {
+    read: (value) => {
+      if (!['true', 'false'].includes(String(value))) throw new RangeError('is neither true nor false');
+      return String(value) === 'true';
+    },
+    example: 'true',
   },
 };
 
-/** Every key, for docs and for the context that the app asks for. */
-export const CONFIGURATION_KEYS = Object.keys(KEYS);
+/** Every key, with a line that it takes. */
+export const CONFIGURATION_EXAMPLES: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.entries(KEYS).map(([key, { example }]) => [key, `${key} = ${example}`]),
+);
+
+/**
+ * What `-c key=value` says to us of all that the CDK and its plugins keep in their context: theirs have ':', '/' or '@' in them, or are
+ * words with dashes. What remains and has no row is a mistake of the person.
+ */
+export function givenByContext(context: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(context).filter(([key]) => key !== 'config' && /^(\w+|\w+\.[\w.-]+)$/.test(key)),
+  );
+}
 
 /**
  * @param toml     text of the file; undefined: none
@@ -138,21 +197,22 @@ export function readConfiguration(
   context: Readonly<Record<string, unknown>> = {},
   file = 'the configuration',
 ): Configuration {
-  const given = { ...flatten(parseToml(toml ?? '', file)), ...definedOf(context) };
+  const said = definedOf(context);
+  const given = { ...flatten(parseToml(toml ?? '', file)), ...said };
   const values: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(given)) {
-    const reader = KEYS[key];
-    if (reader === undefined)
-      throw new VaultError('usage', `${key} in ${file} is not known`, {
-        hint: `Known are ${CONFIGURATION_KEYS.join(', ')}.`,
+    const place = Object.hasOwn(said, key) ? `-c ${key}` : `${key} in ${file}`;
+    if (!Object.hasOwn(KEYS, key))
+      throw new VaultError('usage', `${place} is not known`, {
+        hint: `Known are ${Object.keys(KEYS).join(', ')}.`,
       });
+    const { read, example } = KEYS[key]!;
     try {
-      values[key] = reader(value);
+      values[key] = read(value);
     } catch (cause) {
-      if (cause instanceof VaultError)
-        throw new VaultError('usage', `${key} in ${file}: ${cause.message}`, { hint: cause.hint, cause });
       if (!(cause instanceof RangeError)) throw cause;
-      throw new VaultError('usage', `${key} in ${file}: ${JSON.stringify(value)} ${cause.message}`, {
+      throw new VaultError('usage', `${place}: ${shown(value)} ${cause.message}`, {
+        hint: `For example: ${key} = ${example}`,
         cause,
       });
     }
@@ -167,17 +227,28 @@ function parseToml(toml: string, file: string): Record<string, unknown> {
     return parse(toml);
   } catch (cause) {
     if (!(cause instanceof TomlError)) throw cause;
-    throw new VaultError('usage', `${file} is not TOML: ${cause.message.split('\n')[0]}`, { cause });
+    throw new VaultError('usage', `${file} is not TOML: ${cause.message.split('\n')[0]}`, {
+      hint: `Look at line ${cause.line}; docs/deploying.md has a file with every key.`,
+      cause,
+    });
   }
 }
 
+/** JSON has no inf and no nan. */
+const shown = (value: unknown): string => (typeof value === 'number' ? String(value) : JSON.stringify(value));
+
+/** By dotted key. A table without a line is passed over only where it is one of ours. */
 function flatten(table: Record<string, unknown>, before = ''): Record<string, unknown> {
   return Object.fromEntries(
-    Object.entries(table).flatMap(([key, value]) =>
-      typeof value === 'object' && value !== null && !Array.isArray(value)
-        ? Object.entries(flatten(value as Record<string, unknown>, `${before}${key}.`))
-        : [[`${before}${key}`, value]],
-    ),
+    Object.entries(table).flatMap(([name, value]) => {
+      const key = `${before}${name}`;
+      const isTable =
+        typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof TomlDate);
+      if (!isTable) return [[key, value]];
+      const lines = Object.entries(flatten(value as Record<string, unknown>, `${key}.`));
+      const isOurs = Object.keys(KEYS).some((known) => known.startsWith(`${key}.`));
+      return lines.length === 0 && !isOurs ? [[key, value]] : lines;
+    }),
   );
 }
 
@@ -205,7 +276,9 @@ function asConfiguration(values: Record<string, unknown>, file: string): Configu
   const mode = at<'governance' | 'compliance'>('object_lock.mode');
   const days = at<number>('object_lock.days');
   if ((mode === undefined) !== (days === undefined))
-    throw new VaultError('usage', `object_lock in ${file} wants both mode and days`);
+    throw new VaultError('usage', `object_lock in ${file} wants both mode and days`, {
+      hint: `Write both, ${KEYS['object_lock.mode']!.example} and ${KEYS['object_lock.days']!.example} for example, or neither: no lock.`,
+    });
   return {
     name: at('name') ?? 'walvault',
     regions: { primary, dr: at('regions.dr') },
@@ -249,7 +322,9 @@ function checkTogether(configuration: Configuration, file: string): void {
     const key = kms[side];
     if (key === undefined) continue;
     if (regions[side] === undefined)
-      throw new VaultError('usage', `kms.dr in ${file} is given, and no regions.dr`);
+      throw new VaultError('usage', `kms.dr in ${file} is given, and no regions.dr`, {
+        hint: 'Name the second region, or leave its key out.',
+      });
     const region = key.split(':')[3];
     if (region !== regions[side])
       throw new VaultError(

@@ -1,5 +1,6 @@
 /** What a deployment's file may say, and what is said of a mistake in it: with the key, and before anything is made. */
-import { readConfiguration } from '../../infra/configuration.ts';
+import { parse } from 'smol-toml';
+import { CONFIGURATION_EXAMPLES, givenByContext, readConfiguration } from '../../infra/configuration.ts';
 
 const REGION = 'regions.primary = "eu-west-1"\n';
 const PAIR = `${REGION}regions.dr = "eu-central-1"\n`;
@@ -85,11 +86,93 @@ test('the command line goes over the file, with the same keys', () => {
   expect(configuration.clusters).toEqual(['main', 'crm']);
 });
 
+test('a number is a number or its text, a list a list or its text with commas', () => {
+  const lines = `${REGION}noncurrent_days = 45\nretention.keep_days = 3\nclusters = ["main", "crm"]`;
+  const context = {
+    ...{ 'regions.primary': 'eu-west-1', noncurrent_days: '45', 'retention.keep_days': 3 },
+    clusters: 'main, crm',
+  };
+  expect(readConfiguration(undefined, context)).toEqual(readConfiguration(lines));
+  expect(readConfiguration(lines)).toMatchObject({
+    ...{ noncurrentDays: 45, retention: { keepDays: '3' }, clusters: ['main', 'crm'] },
+  });
+});
+
+test.each(['eu-west-1', 'ap-southeast-2', 'us-gov-west-1', 'cn-north-1', 'us-isob-east-1', 'eusc-de-east-1'])(
+  '%s is a region, and a bucket of the longest name fits it',
+  (primary) => {
+    const { name, regions } = readConfiguration(`name = "${'a'.repeat(30)}"\nregions.primary = "${primary}"`);
+    expect(regions.primary).toBe(primary);
+    expect(`${name}-111122223333-${primary}`.length).toBeLessThanOrEqual(63);
+    // of a role of IAM
+    expect(`${name}-${primary}-node-writer`.length).toBeLessThanOrEqual(64);
+  },
+);
+
+test('a table of ours may be empty', () => {
+  expect(readConfiguration(`[retention]\n[regions]\nprimary = "eu-west-1"`)).toEqual(
+    readConfiguration(REGION),
+  );
+});
+
+test.each(Object.entries(CONFIGURATION_EXAMPLES))(
+  '%s takes what the hint of a mistake gives for an example',
+  (key, line) => {
+    const rest = { 'object_lock.mode': 'governance', 'object_lock.days': 7, noncurrent_days: 36500 };
+    const keys = { 'kms.primary': keyIn('eu-west-1'), 'kms.dr': keyIn('eu-central-1') };
+    const others = Object.entries({ ...rest, ...keys, ...regionsBut(key) }).filter(([name]) => name !== key);
+    const toml = others.map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join('\n');
+    expect(parse(line)).not.toEqual({});
+    expect(readConfiguration(`${toml}\n${line}`)).toMatchObject({ regions: { primary: 'eu-west-1' } });
+  },
+);
+const regionsBut = (key: string): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries({ 'regions.primary': 'eu-west-1', 'regions.dr': 'eu-central-1' }).filter(
+      ([name]) => name !== key,
+    ),
+  );
+
+test('what the CDK keeps in its context is none of ours, and what a person misspelt is', () => {
+  const ofTheCdk = {
+    'aws:cdk:enable-path-metadata': true,
+    '@aws-cdk/core:failSynthOnValidationErrors': false,
+    'availability-zones:account=111122223333:region=eu-west-1': [],
+    'cli-telemetry': false,
+    config: '/etc/walvault.toml',
+  };
+  const said = { 'regions.primary': 'eu-west-1', 'retention.keep-backups': '2', runbookUrl: 'x', adopt: '' };
+  expect(givenByContext({ ...ofTheCdk, ...said })).toEqual(said);
+  expect(() => readConfiguration(undefined, said)).toThrow(
+    expect.objectContaining({ code: 'usage', message: '-c retention.keep-backups is not known' }),
+  );
+});
+
+test('a mistake is looked for where it was made: in the file, or on the command line', () => {
+  const bad = { 'regions.dr': 'Ireland' };
+  expect(() => readConfiguration(REGION, bad, 'x.toml')).toThrow(/^-c regions\.dr: "Ireland" is not/);
+  expect(() => readConfiguration('regions.primary = "Ireland"', {}, 'x.toml')).toThrow(
+    /^regions\.primary in x\.toml: "Ireland" is not/,
+  );
+  expect(() => readConfiguration(`${REGION}name = [`, {}, 'x.toml')).toThrow(
+    expect.objectContaining({
+      message: expect.stringMatching(/^x\.toml is not TOML/) as string,
+      hint: expect.stringContaining('line 2') as string,
+    }),
+  );
+});
+
 test.each([
   ['nothing at all', '', /regions\.primary is not given/],
   ['a key that is misspelt', `${REGION}retention.keep_backup = 2`, /retention\.keep_backup .* is not known/],
   ['a table that is not known', `${REGION}[alarms]\nemail = "a@b.c"`, /alarms\.email .* is not known/],
+  ['an empty table that is not known', `${REGION}[alarms]`, /^alarms .* is not known/],
+  ['a name that every object of JavaScript has', `${REGION}constructor = 1`, /^constructor .* is not known/],
+  ['a table for a name', `${REGION}[name]\nfirst = "a"`, /^name\.first .* is not known/],
+  ['a list of tables', `${REGION}[[kms]]\nprimary = "x"`, /^kms .* is not known/],
+  ['a date for a name', `${REGION}name = 2026-01-01`, /^name .*2026-01-01.* is not a name/],
   ['no TOML', 'regions = ', /is not TOML/],
+  ['a key twice', `${REGION}${REGION}`, /is not TOML/],
   ['a region that is none', 'regions.primary = "Ireland"', /regions\.primary .*"Ireland" is not a region/],
   ['the same region twice', `${REGION}regions.dr = "eu-west-1"`, /is the primary region itself/],
   ['regions that no role connects', `${REGION}regions.dr = "cn-north-1"`, /different partitions/],
@@ -105,6 +188,15 @@ test.each([
     `${REGION}clusters = ["a/b"]`,
     /clusters .* is not the name of a cluster/,
   ],
+  ['a list of no clusters', `${REGION}clusters = []`, /^clusters .*\[\] is a list of none/],
+  [
+    'clusters without a name',
+    `${REGION}clusters = ["main", ""]`,
+    /^clusters .* is not the name of a cluster/,
+  ],
+  ['every cluster by a star', `${REGION}clusters = ["*"]`, /^clusters .* is not the name of a cluster/],
+  ['a name too short for a bucket', `${REGION}name = "pg"`, /^name .*"pg" is not a name of 3 to 30/],
+  ['a name that ends with a dash', `${REGION}name = "acme-"`, /^name .* is not a name/],
   ['a number for a region', 'regions.primary = 7', /regions\.primary .*7 is not a region/],
   [
     'a webhook that can be read on its way',
@@ -112,6 +204,8 @@ test.each([
     /not an https/,
   ],
   ['an address that is none', `${REGION}notify.email = "dba"`, /notify\.email .* is not an address/],
+  ['a webhook that is no URL', `${REGION}notify.webhook = "https://"`, /^notify\.webhook .*"https:\/\/"/],
+  ['a list for a setting', `${REGION}retention.keep_backups = [3]`, /keep_backups .*\[3\] is neither text/],
   ['a limit without a unit', `${REGION}notify.lag_limit = 10`, /notify\.lag_limit .* needs a unit/],
   ['a limit beyond its range', `${REGION}notify.silence_limit = "1s"`, /notify\.silence_limit .* is outside/],
   ['no backup kept', `${REGION}retention.keep_backups = 0`, /retention\.keep_backups .* is outside/],
@@ -119,6 +213,11 @@ test.each([
     'a window that is none',
     `${REGION}retention.pitr_window = "a week"`,
     /retention\.pitr_window .* duration/,
+  ],
+  [
+    'a window in words',
+    `${REGION}retention.pitr_window = "7 weeks"`,
+    /^retention\.pitr_window .*"7 weeks" has an unknown unit/,
   ],
   ['retention each week', `${REGION}retention.schedule = "rate(7 days)"`, /retention\.schedule .*each day/],
   ['retention on Mondays', `${REGION}retention.schedule = "cron(0 3 ? * MON *)"`, /retention\.schedule/],
@@ -138,6 +237,8 @@ test.each([
     /more than noncur/,
   ],
   ['no version kept', `${REGION}noncurrent_days = 0`, /noncurrent_days .* whole number/],
+  ['versions for ever', `${REGION}noncurrent_days = inf`, /noncurrent_days .*Infinity is not a whole number/],
+  ['days with a unit', `${REGION}noncurrent_days = "30d"`, /noncurrent_days .*"30d" is not a whole number/],
   ['a key of another region', `${REGION}kms.primary = "${keyIn('us-east-1')}"`, /lies in us-east-1/],
   ['a key for a region that is not there', `${REGION}kms.dr = "${keyIn('eu-west-1')}"`, /no regions\.dr/],
   [
@@ -145,11 +246,19 @@ test.each([
     `${REGION}kms.primary = "alias/walvault"`,
     /kms\.primary .* is not the ARN of a KMS key/,
   ],
+  ['nobody as a node', `${REGION}nodes.principals = []`, /nodes\.principals .*\[\] is a list of none/],
+  [
+    'a service as a node',
+    `${REGION}nodes.principals = ["ec2.amazonaws.com"]`,
+    /nodes\.principals .* is not the ARN/,
+  ],
   ['everybody as a node', `${REGION}nodes.principals = ["*"]`, /nodes\.principals .* is not the ARN/],
   ['a page nobody can open', `${REGION}runbook_url = "docs"`, /runbook_url .* URL/],
   ['what is neither', `${REGION}adopt = "perhaps"`, /adopt .* neither true nor false/],
 ])('refuses %s', (_what, toml, message) => {
-  expect(() => readConfiguration(toml)).toThrow(expect.objectContaining({ code: 'usage' }));
+  expect(() => readConfiguration(toml)).toThrow(
+    expect.objectContaining({ code: 'usage', hint: expect.stringMatching(/\S/) as string }),
+  );
   expect(() => readConfiguration(toml)).toThrow(message);
 });
 
