@@ -5,7 +5,7 @@
  * Pure: numbers only.
  */
 
-/** Alarms of a region: the relay's are there only where a second region is. */
+/** Metrics that a region's alarms look at, since each is paid for: the relay's are there only where a second region is. */
 export const ALARMS = { always: 10, relay: 4 } as const;
 export const DASHBOARDS = 1;
 
