@@ -26,6 +26,7 @@ import {
   PolicyDocument,
   PolicyStatement,
   Role,
+  type RoleProps,
   ServicePrincipal,
 } from 'aws-cdk-lib/aws-iam';
 import { Alias, type IKey, Key } from 'aws-cdk-lib/aws-kms';
@@ -56,6 +57,7 @@ import { SETTINGS } from '../core/settings/settings.ts';
 import { ALARMS, comparisonOf, linkOf, missingOf, THROTTLED, type Watched } from './alarms.ts';
 import type { Configuration } from './configuration.ts';
 import { namesOf, type Region } from './names.ts';
+import { checkPolicySize } from './policy-size.ts';
 import { statementsOf, type Places, type RoleName } from './roles.ts';
 
 export type VaultStackProps = StackProps & {
@@ -346,8 +348,7 @@ export class VaultStack extends Stack {
       retention: RetentionDays.THREE_MONTHS,
       removalPolicy: RemovalPolicy.DESTROY,
     });
-    const role = new Role(this, `Role-${name}`, {
-      roleName: this.#own.role(name),
+    const role = this.#makeRole(name, {
       assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
       inlinePolicies: {
         vault: this.#vaultPolicy(name, this.#placesOfFunctions()),
@@ -452,6 +453,15 @@ export class VaultStack extends Stack {
     });
   }
 
+  #makeRole(
+    name: RoleName,
+    props: Omit<RoleProps, 'roleName'> & { inlinePolicies: Record<string, PolicyDocument> },
+  ): Role {
+    const roleName = this.#own.role(name);
+    checkPolicySize(roleName, Object.values(props.inlinePolicies), this);
+    return new Role(this, `Role-${name}`, { roleName, ...props });
+  }
+
   #makePersonRoles(places: Places): void {
     const { principals } = this.#configuration;
     const people =
@@ -460,8 +470,7 @@ export class VaultStack extends Stack {
         : principals.map((arn) => new ArnPrincipal(arn));
     for (const name of ['node-writer', 'node-reader', 'operator'] as const satisfies RoleName[]) {
       const isNode = name !== 'operator';
-      const role = new Role(this, `Role-${name}`, {
-        roleName: this.#own.role(name),
+      const role = this.#makeRole(name, {
         // a server on EC2 has its role by its instance; any other takes it by STS
         assumedBy: new CompositePrincipal(
           ...people,
