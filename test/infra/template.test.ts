@@ -1,8 +1,16 @@
 /** What the stacks would make: from the templates, with references put in as an account would. */
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
 import path from 'node:path';
+import { buildProgram } from '../../bin/program.ts';
+import { METRICS, NAMESPACE, type MetricName } from '../../core/cluster/metrics.ts';
+import { createDynamoTable } from '../../core/vault/manifest-dynamodb.ts';
 import { ALARMS } from '../../infra/alarms.ts';
 import { ROLE_NAMES, type RoleName } from '../../infra/roles.ts';
+import { metricData } from '../../lambdas/metrics.ts';
 import { listOf, statementsOf, type Policy, type Request } from '../harness/iam.ts';
 import { ACCOUNT, synthesise, type DeployedTemplate } from '../harness/template.ts';
 
@@ -20,6 +28,7 @@ const special = synthesise(`
   retention.schedule = "cron(30 3 * * ? *)"
   notify.email = "dba@example.com"
   notify.lag_limit = "1h"
+  notify.archive_limit = "45m"
   object_lock.mode = "compliance"
   object_lock.days = 60
   kms.primary = "${GIVEN_KEY}"
@@ -552,6 +561,125 @@ test('each alarm has its section in the runbook, and no section is of an alarm t
   expect(sections.sort()).toEqual(ALARMS.map(({ id }) => id).sort());
 });
 
+test('the table is the one that walvault init --create-table asks for', async () => {
+  const { KeySchema, AttributeDefinitions, BillingMode } = await tableAskedFor();
+  expect(KeySchema).toHaveLength(2);
+  const { Properties } = alone.one('AWS::DynamoDB::Table');
+  expect(Properties).toMatchObject({ KeySchema, AttributeDefinitions, BillingMode });
+  for (const more of ['LocalSecondaryIndexes', 'GlobalSecondaryIndexes'])
+    expect(Properties).not.toHaveProperty(more);
+});
+
+test('an alarm on a figure of ours looks at one that is put, as it is put for the vault', () => {
+  const names = Object.keys(METRICS) as MetricName[];
+  const put = metricData(
+    'walvault',
+    names.map((metric) => ({ metric, cluster: 'main', value: 1 })),
+    new Date(0),
+  ).map(({ MetricName: name, Dimensions }) => JSON.stringify([name, Dimensions]));
+  const looked = west
+    .ofType('AWS::CloudWatch::Alarm')
+    .filter(({ Properties }) => Properties['Namespace'] === NAMESPACE)
+    .map(({ Properties }) => [Properties['MetricName'], Properties['Dimensions']] as const);
+  expect(looked.map(([name]) => name).sort()).toEqual(names.map((name) => METRICS[name].name).sort());
+  for (const each of looked) expect(put).toContain(JSON.stringify(each));
+});
+
+test('an alarm on a figure of AWS looks at a function or a queue that is there', () => {
+  for (const [, template] of every) {
+    const there = {
+      'AWS/Lambda': template
+        .ofType('AWS::Lambda::Function')
+        .map(({ Properties }) => [{ Name: 'FunctionName', Value: Properties['FunctionName'] }]),
+      'AWS/SQS': template
+        .ofType('AWS::SQS::Queue')
+        .map(({ Properties }) => [{ Name: 'QueueName', Value: Properties['QueueName'] }]),
+    };
+    const found = template.ofType('AWS::CloudWatch::Alarm').flatMap(({ Properties }) => {
+      const namespace = Properties['Namespace'] as keyof typeof there | undefined;
+      return namespace !== undefined && namespace in there ? [{ namespace, ...Properties }] : [];
+    });
+    expect(found.length).toBe([west, central].includes(template) ? 7 : 4);
+    for (const { namespace, ...properties } of found)
+      expect(there[namespace]).toContainEqual((properties as Record<string, unknown>)['Dimensions']);
+  }
+});
+
+test('alarms ring at the limits of the configuration, and silence rings where it is a bad sign', () => {
+  const thresholds = (template: DeployedTemplate) =>
+    Object.fromEntries(
+      template
+        .ofType('AWS::CloudWatch::Alarm')
+        .map(({ Properties }) => [
+          String(Properties['AlarmName']).slice(nameOf(template).length + 1),
+          [
+            ...['Threshold', 'EvaluationPeriods', 'TreatMissingData'].map((name) => Properties[name]),
+            String(Properties['ComparisonOperator']).startsWith('LessThan') ? 'below' : 'from',
+          ],
+        ]),
+    );
+  expect(thresholds(west)).toEqual({
+    'archive-stalled': [900, 2, 'notBreaching', 'from'],
+    'nodes-silent': [1, 3, 'notBreaching', 'from'],
+    'relay-lag': [600, 3, 'notBreaching', 'from'],
+    'relay-failed': [1, 3, 'notBreaching', 'from'],
+    'relay-late': [900_000, 2, 'notBreaching', 'from'],
+    'relay-dead-letter': [1, 1, 'notBreaching', 'from'],
+    'retention-failed': [1, 1, 'notBreaching', 'from'],
+    'retention-silent': [1, 2, 'breaching', 'below'],
+    'notify-failed': [1, 3, 'notBreaching', 'from'],
+    'notify-dead-letter': [1, 1, 'notBreaching', 'from'],
+    'look-silent': [1, 3, 'breaching', 'below'],
+    'table-throttled': [10, 3, 'notBreaching', 'from'],
+    'table-errors': [10, 3, 'notBreaching', 'from'],
+  });
+  expect(thresholds(special)).toMatchObject({ 'archive-stalled': [2700, 2, 'notBreaching', 'from'] });
+});
+
+test.each(every)(
+  '%s: the dashboard shows the own figures, each function and each queue',
+  (_name, template) => {
+    const { Properties } = template.one('AWS::CloudWatch::Dashboard');
+    expect(Properties['DashboardName']).toBe(`${nameOf(template)}-${template.region}`);
+    const { widgets } = JSON.parse(String(Properties['DashboardBody'])) as {
+      widgets: { properties: { region: string; metrics: unknown[] } }[];
+    };
+    const shown = JSON.stringify(widgets.map(({ properties }) => properties.metrics));
+    const named = [
+      ...template.ofType('AWS::Lambda::Function').map(({ Properties: each }) => each['FunctionName']),
+      ...template.ofType('AWS::SQS::Queue').map(({ Properties: each }) => each['QueueName']),
+    ];
+    for (const name of named) expect(shown).toContain(`"${String(name)}"`);
+    for (const metric of ['archiveWait', 'silentNodes'] as const)
+      expect(shown).toContain(`Vault=\\"${nameOf(template)}\\" MetricName=\\"${METRICS[metric].name}\\"`);
+    expect(shown.includes(METRICS.relayLag.name)).toBe([west, central].includes(template));
+    for (const { properties } of widgets) expect(properties.region).toBe(template.region);
+  },
+);
+
+test.each([
+  ['one region alone', alone],
+  ['the primary region of two', west],
+  ['one with everything said', special],
+])('%s: the line to type next is one that the command line takes', (_name, template) => {
+  const { stdout } = spawnSync(
+    'sh',
+    ['-c', `for word in ${template.outputs['InitLine']}; do echo "$word"; done`],
+    {
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'], PGDATA: '/srv/pg/main' },
+    },
+  );
+  const [command, ...words] = stdout.trimEnd().split('\n');
+  expect(command).toBe('walvault');
+  let chosen: { row: { path: string }; options: Record<string, unknown> } | undefined;
+  buildProgram({ out: () => {}, columns: 100 }, (each) => (chosen = each)).parse(words, { from: 'user' });
+  expect(chosen?.row.path).toBe('init');
+  expect(chosen?.options).toMatchObject({
+    ...{ vault: template.outputs['VaultUrl'], cluster: 'main', pgdata: '/srv/pg/main', node: 'db1' },
+  });
+});
+
 test('throttling and errors of the table are looked at where DynamoDB counts them', () => {
   const metricOf = (id: string) => {
     const { MetricName, Dimensions } = alone.one('AWS::CloudWatch::Alarm', { AlarmName: `walvault-${id}` })
@@ -589,6 +717,41 @@ const row = (resource: string, action: string, partition: string): Request => ({
   ...{ action: `dynamodb:${action}`, resource },
   context: { 'dynamodb:LeadingKeys': [partition] },
 });
+
+/** What createDynamoTable() sends, taken off the wire: a listener says that there is no table yet, and then refuses to make it. */
+async function tableAskedFor(): Promise<Record<string, unknown>> {
+  let asked: Record<string, unknown> | undefined;
+  const server = http.createServer((request, response) => {
+    const parts: Buffer[] = [];
+    request.on('data', (part: Buffer) => parts.push(part));
+    request.on('end', () => {
+      const isCreate = String(request.headers['x-amz-target']).endsWith('.CreateTable');
+      if (isCreate) asked = JSON.parse(Buffer.concat(parts).toString()) as Record<string, unknown>;
+      response.writeHead(400, { 'content-type': 'application/x-amz-json-1.0' });
+      response.end(
+        JSON.stringify({
+          __type: `com.amazonaws.dynamodb.v20120810#${isCreate ? 'ValidationException' : 'ResourceNotFoundException'}`,
+        }),
+      );
+    });
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const { port } = server.address() as AddressInfo;
+  const before = { ...process.env };
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' });
+  try {
+    const place = { table: 'walvault', region: 'eu-west-1', endpoint: `http://127.0.0.1:${port}` };
+    await expect(createDynamoTable(place)).rejects.toThrow();
+  } finally {
+    for (const name of ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'])
+      if (before[name] === undefined) delete process.env[name];
+      else process.env[name] = before[name];
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  }
+  if (asked === undefined) throw new Error('no table was asked for');
+  return asked;
+}
 
 type Target = { Input: string; DeadLetterConfig?: { Arn: string }; RetryPolicy?: object };
 function targetsOf(template: DeployedTemplate, id: string): Target[] {
