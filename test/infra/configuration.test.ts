@@ -171,6 +171,7 @@ test.each([
   ['a table for a name', `${REGION}[name]\nfirst = "a"`, /^name\.first .* is not known/],
   ['a list of tables', `${REGION}[[kms]]\nprimary = "x"`, /^kms .* is not known/],
   ['a date for a name', `${REGION}name = 2026-01-01`, /^name .*2026-01-01.* is not a name/],
+  ['a date for a table', `notify = 2026-01-01\n${REGION}`, /^notify .* is not known/],
   ['no TOML', 'regions = ', /is not TOML/],
   ['a key twice', `${REGION}${REGION}`, /is not TOML/],
   ['a region that is none', 'regions.primary = "Ireland"', /regions\.primary .*"Ireland" is not a region/],
