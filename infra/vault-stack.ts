@@ -49,7 +49,6 @@ import { Topic } from 'aws-cdk-lib/aws-sns';
 import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
 import type { Construct } from 'constructs';
-import { VaultError } from '../core/errors.ts';
 import { METRICS, NAMESPACE } from '../core/cluster/metrics.ts';
 import { environmentOf, type FunctionName } from '../core/settings/environment.ts';
 import { parseSetting } from '../core/settings/read.ts';
@@ -70,8 +69,6 @@ export type VaultStackProps = StackProps & {
 
 /** Lambda's longest run; a pass or a run that does not end in it is taken up again. */
 const LONGEST = Duration.minutes(15);
-/** IAM has 10,240 characters for all inline policies of a role; functions have a second one for queues, stream and log. */
-const LONGEST_POLICY = 9_000;
 /** Below a queue's own limit of 14 days, above any weekend. */
 const KEPT = Duration.days(14);
 
@@ -351,7 +348,7 @@ export class VaultStack extends Stack {
     const role = this.#makeRole(name, {
       assumedBy: new ServicePrincipal('lambda.amazonaws.com'),
       inlinePolicies: {
-        vault: this.#vaultPolicy(name, this.#placesOfFunctions()),
+        vault: new PolicyDocument({ statements: statementsOf(name, this.#placesOfFunctions()) }),
         service: new PolicyDocument({
           statements: [
             new PolicyStatement({
@@ -375,22 +372,6 @@ export class VaultStack extends Stack {
       logGroup,
       ...props,
     });
-  }
-
-  /** @throws VaultError usage  for so many clusters that IAM would refuse the role, when all else is made already */
-  #vaultPolicy(name: RoleName, places: Places): PolicyDocument {
-    const statements = statementsOf(name, places);
-    const text = statements.map((each) => JSON.stringify(each.toStatementJson())).join();
-    const size = text.replaceAll(/\$\{Token\[[^\]]*\]\}/g, '0'.repeat(12)).length;
-    if (size > LONGEST_POLICY)
-      throw new VaultError(
-        'usage',
-        `the role ${name} would name ${places.clusters?.length ?? 0} clusters, more than a policy of IAM has room for`,
-        {
-          hint: 'Leave clusters out: the roles then reach any. Or make another deployment for some of them.',
-        },
-      );
-    return new PolicyDocument({ statements });
   }
 
   /** Functions need neither each other nor the queue of the dead. */
@@ -476,7 +457,7 @@ export class VaultStack extends Stack {
           ...people,
           ...(isNode ? [new ServicePrincipal('ec2.amazonaws.com')] : []),
         ),
-        inlinePolicies: { vault: this.#vaultPolicy(name, places) },
+        inlinePolicies: { vault: new PolicyDocument({ statements: statementsOf(name, places) }) },
         maxSessionDuration: Duration.hours(12),
       });
       if (isNode)

@@ -158,7 +158,7 @@ describe.each(every)('%s', (_name, own, other) => {
         ...(other === undefined
           ? []
           : [
-              ['walvault-pass', 'walvault-relay', { pass: true }],
+              ['walvault-pass', 'walvault-relay', { sweep: false }],
               ['walvault-sweep', 'walvault-relay', { sweep: true }],
             ]),
       ].sort(),

@@ -518,26 +518,6 @@ test('what the configuration says reaches bucket, functions, alarms and roles', 
   expect(['main', 'crm', 'other'].map(mayPut)).toEqual([true, true, false]);
 });
 
-test('as many clusters are named as IAM has room for; more are refused before anything is made', () => {
-  const naming = (count: number) => () =>
-    synthesise(
-      `clusters = ${JSON.stringify(Array.from({ length: count }, (_, index) => `cluster-${index}`))}
-      [regions]\nprimary = "eu-west-1"\ndr = "eu-central-1"`,
-    );
-  const most = naming(6)();
-  for (const { Properties } of [most.primary, most.dr!].flatMap((template) =>
-    template.ofType('AWS::IAM::Role'),
-  )) {
-    const documents = (Properties['Policies'] as { PolicyDocument: Policy }[]).map(
-      ({ PolicyDocument }) => PolicyDocument,
-    );
-    expect(JSON.stringify(documents).length).toBeLessThan(10_240);
-  }
-  expect(naming(20)).toThrow(
-    expect.objectContaining({ code: 'usage', message: expect.stringContaining('20 clusters') }),
-  );
-});
-
 test('a bucket without Object Lock has none', () => {
   expect(alone.one('AWS::S3::Bucket').Properties).not.toHaveProperty('ObjectLockEnabled');
 });
@@ -630,6 +610,7 @@ test('alarms ring at the limits of the configuration, and silence rings where it
     'notify-failed': [1, 3, 'notBreaching', 'from'],
     'notify-dead-letter': [1, 1, 'notBreaching', 'from'],
     'look-silent': [1, 3, 'breaching', 'below'],
+    'table-reads-throttled': [10, 3, 'notBreaching', 'from'],
     'table-throttled': [10, 3, 'notBreaching', 'from'],
     'table-errors': [10, 3, 'notBreaching', 'from'],
   });
