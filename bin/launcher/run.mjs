@@ -43,8 +43,8 @@ const everyPair = ['file', 's3']
 const COMMANDS = {
   demo: { run: ['dist/walvault.cjs', 'demo'], needs: [] },
   test: jest(
-    // all of infra that needs no emulator
-    ['test/unit', 'test/contract', 'test/infra/(?!deploy)', 'test/system/main-job'],
+    // all of infra that needs neither emulator nor servers
+    ['test/unit', 'test/contract', 'test/infra/(?!deploy|roles)', 'test/system/main-job'],
     {
       env: { WALVAULT_TEST_PAIRS: '18:file' },
     },
