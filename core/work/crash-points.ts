@@ -2,8 +2,11 @@
  * The places at which a process may die with consequences: between two steps that both leave something behind. One list, so that a
  * test kills at each of them in turn and then shows that nothing is lost and nothing is claimed that is not.
  *
- * `crashPoint('name')` is free unless WALVAULT_CRASH_AT names it; then the process ends as by kill -9 (no handler, no flush).
+ * `crashPoint('name')` is free unless WALVAULT_CRASH_AT names it; then the process ends as by kill -9 (no handler, no flush), after it
+ * has put its name on the list WALVAULT_CRASH_RECORD, where there is one: so that a run of tests can be asked where it killed nobody.
  */
+import { appendFileSync } from 'node:fs';
+
 export const CRASH_POINTS = [
   /** Push: the object is in the bucket, its row is not. */
   'push-stored',
@@ -117,5 +120,8 @@ export type CrashPoint = (typeof CRASH_POINTS)[number];
 
 /** Dies here by SIGKILL when WALVAULT_CRASH_AT names this point. */
 export function crashPoint(point: CrashPoint): void {
-  if (process.env.WALVAULT_CRASH_AT === point) process.kill(process.pid, 'SIGKILL');
+  if (process.env.WALVAULT_CRASH_AT !== point) return;
+  const record = process.env.WALVAULT_CRASH_RECORD;
+  if (record !== undefined) appendFileSync(record, `${point}\n`);
+  process.kill(process.pid, 'SIGKILL');
 }

@@ -6,11 +6,13 @@ import { keys, type BackupRow, type Control } from '../../core/cluster/facts.ts'
 import { VaultError } from '../../core/errors.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { asRow, openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
+import { announceArrivals } from '../../core/work/announce.ts';
 import { converge } from '../../core/work/converge.ts';
 import { openReplica, relayPass, Turned } from '../../core/work/relay.ts';
 import { listAside } from '../../core/work/salvage.ts';
 import { takeOver } from '../../core/work/takeover.ts';
 import { commitTail } from '../../core/work/tail.ts';
+import { dieAt } from '../harness/crashes.ts';
 import { fakeNode, newCluster, newStandby, onWire, segment, type FakeNode } from '../harness/fake-node.ts';
 import { finishPromotion, lsnOf, lsnText, names, promote } from '../harness/promotions.ts';
 import { segmentBytes } from '../harness/segments.ts';
@@ -19,6 +21,8 @@ import { expectSound, holdings, memoryVault, openPair, vaultPairs } from '../har
 const silent = (): Promise<Cluster> => Promise.reject(new VaultError('unreachable', 'it does not answer'));
 
 describe.each(vaultPairs)('relay from $name', (pair) => {
+  /** What a memory: vault holds dies with the process. */
+  const isLasting = pair.from === pair.to && pair.from.name !== 'memory';
   let site: Awaited<ReturnType<typeof openPair>>;
   let [a, b]: Vault[] = [];
   let db1: FakeNode;
@@ -262,6 +266,17 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
     expect(await relayPass(A, B)).toMatchObject({ backups: [] });
   });
 
+  if (isLasting)
+    test('killed at relay-announced, when it was told what has arrived: it is told again', async () => {
+      await archive(db1, 1, 1, 3);
+      await relayPass(A, B);
+      await dieAt('relay-announced', 'announce', B);
+      const told: unknown[] = [];
+      await announceArrivals(B, async (announcement) => void told.push(announcement));
+      expect(told).toEqual([expect.objectContaining({ lsn: lsnText(4) })]);
+      expect(await announceArrivals(B, async () => {})).toBe(0);
+    });
+
   describe('taking over', () => {
     let dr1: FakeNode;
     beforeEach(async () => {
@@ -341,6 +356,27 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
       }
     });
 
+    if (isLasting)
+      test.each(['takeover-raised', 'takeover-active'] as const)(
+        'killed at %s, the other vault silent: the same command goes on, at the same epoch',
+        async (point) => {
+          await dieAt(point, 'take-over', B);
+          const isActive = point === 'takeover-active';
+          expect(await readControl(B)).toMatchObject({ epoch: 2, role: isActive ? 'active' : 'replica' });
+          const promotion = await takeOver(B, silent, { mode: 'smart', to: 'dr1', unfenced: true });
+          expect(promotion).toMatchObject({ node: 'dr1', state: 'triggered' });
+          expect(await readControl(B)).toMatchObject({
+            ...{ role: 'active', epoch: promotion.epoch, primary: 'dr1' },
+            supersedes: { id: (await readControl(A)).vaultId, sinceEpoch: 1 },
+          });
+          await finishPromotion(B, dr1);
+          await archive(dr1, 2, 4, 5, 'of dr1');
+          await archive(db1, 1, 4, 6, 'of db1');
+          expect(await relayPass(B, A)).toMatchObject({ aside: 3 });
+          await expectLevel(B, A);
+        },
+      );
+
     describe('without the other', () => {
       beforeEach(async () => {
         await takeOver(B, silent, { mode: 'smart', to: 'dr1', unfenced: true });
@@ -417,6 +453,29 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
         await expectAgreed();
         expect(await listAside(A)).toHaveLength(3);
       });
+
+      if (isLasting)
+        test.each(['converge-raised', 'converge-marked', 'converge-aside', 'converge-replica'] as const)(
+          'the first contact killed at %s: nothing of the dead branch is live, and the next one ends it',
+          async (point) => {
+            if (point === 'converge-raised') {
+              // a failover of its own, as many epochs as there: the two need one that is newer than both
+              const db2 = await newStandby(A, 'db2');
+              await promote(A, db2, 4);
+              await archive(db2, 2, 4, 6, 'of db2');
+            } else await archive(db1, 1, 4, 6, 'of db1');
+            await dieAt(point, 'converge', B, A);
+            expect(await names(B)).toEqual(
+              [1, 2, 3].map((each) => segment(1, each)).concat([segment(2, 4), segment(2, 5)]),
+            );
+            await expectSound(B);
+            await expectAgreed();
+            const dead = point === 'converge-raised' ? 2 : 1;
+            expect((await listAside(A)).map(({ file }) => file)).toEqual(
+              expect.arrayContaining([4, 5, 6].map((each) => segment(dead, each))),
+            );
+          },
+        );
 
       test('a relay that slept through all of it puts nothing into the new active vault', async () => {
         // asleep since before the trigger: it read both vaults as source and replica

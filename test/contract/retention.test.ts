@@ -8,6 +8,7 @@ import type { Vault } from '../../core/vault/vault.ts';
 import { asRow, openCluster, type Cluster } from '../../core/work/cluster.ts';
 import { commitFiles } from '../../core/work/commit.ts';
 import { reportNode } from '../../core/work/heartbeat.ts';
+import { CRASH_POINTS } from '../../core/work/crash-points.ts';
 import { failBackup } from '../../core/work/backup-rows.ts';
 import { addHold, dropHold, readHolds } from '../../core/work/holds.ts';
 import { ORPHAN_MS } from '../../core/work/orphans.ts';
@@ -18,6 +19,7 @@ import { runRetention } from '../../core/work/retention.ts';
 import { fetchFile } from '../../core/work/store-file.ts';
 import { commitTail, fetchTail, readTail } from '../../core/work/tail.ts';
 import { Swept } from '../../core/work/tombstones.ts';
+import { dieAt } from '../harness/crashes.ts';
 import { newCluster, newStandby, onWire, segment, type FakeNode, type Wire } from '../harness/fake-node.ts';
 import { vaultKinds, type VaultSite } from '../harness/open-vaults.ts';
 import { withNodeKey } from '../harness/node-key.ts';
@@ -261,6 +263,26 @@ describe.each(vaultKinds)('retention of $name', (kind) => {
       },
       120_000,
     );
+
+    // what a memory: vault holds dies with the process
+    if (kind.name === 'file' || kind.name.startsWith('s3'))
+      test.each(CRASH_POINTS.filter((point) => point.startsWith('retention-')))(
+        'at %s, by kill -9: nothing needed is gone, and the next run ends it',
+        async (point) => {
+          await scene();
+          await dieAt(point, 'retention', cluster);
+          await expectWhole();
+          expect((await names(cluster)).slice(-3)).toEqual(run(7, 9));
+          expect(await findBackup(cluster, 'latest')).toMatchObject({ id: 'b' });
+          await db1.archive(segment(1, 10));
+          await retain({ now: later() });
+          expect(await names(cluster)).toEqual(run(7, 10));
+          expect(await names(cluster, 'backup#')).toEqual(['b']);
+          expect(await objects('backup')).toHaveLength(2);
+          expect(await objects('wal')).toHaveLength(4);
+          await expectWhole();
+        },
+      );
 
     test('two at once do the same', async () => {
       await scene();

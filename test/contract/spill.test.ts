@@ -29,6 +29,7 @@ import {
   segment,
   type FakeNode,
 } from '../harness/fake-node.ts';
+import { dieAt } from '../harness/crashes.ts';
 import { withNodeKey } from '../harness/node-key.ts';
 import { finishPromotion, lsnText, names, promote } from '../harness/promotions.ts';
 import { segmentBytes } from '../harness/segments.ts';
@@ -383,6 +384,18 @@ describe.each(vaultPairs.filter(({ from, to }) => from === to))('spills from $na
       expect(await setAsideSpills(B)).toEqual({ files: 0 });
     });
 
+    if (pair.from.name !== 'memory')
+      test('killed at spill-copied-aside: all of them are spills still, and the next run sets them aside', async () => {
+        await spill(6, 8);
+        await changeControl(B, { epoch: 2, reign: 2 });
+        await dieAt('spill-copied-aside', 'set-aside', B);
+        expect(await spilled()).toEqual(segments(6, 8));
+        expect(await listAside(B)).toEqual([]);
+        expect(await setAsideSpills(B)).toEqual({ files: 3 });
+        expect((await listAside(B)).map(({ file }) => file)).toEqual(segments(6, 8));
+        expect((await readHead(B)).spill).toBeNull();
+      });
+
     test('a primary whose key may delete nothing leaves them to the relay, and archives on', async () => {
       const node = async (vault: Vault) => openCluster(withNodeKey(vault), A.name);
       await spill(6, 7);
@@ -417,6 +430,18 @@ describe.each(vaultPairs.filter(({ from, to }) => from === to))('spills from $na
       await expectSound(B);
       expect(await adoptSpills(B)).toEqual({ files: 0, aside: 0 });
     });
+
+    if (pair.from.name !== 'memory')
+      test('killed at spill-adopted, the rest is adopted by the next run', async () => {
+        await spill(6, 6 + COMMIT_BATCH + 4);
+        await dieAt('spill-adopted', 'adopt', B);
+        expect(await names(B)).toEqual(segments(1, 5 + COMMIT_BATCH));
+        await expectSound(B);
+        expect(await adoptSpills(B)).toEqual({ files: 5, aside: 0 });
+        expect(await names(B)).toEqual(segments(1, 10 + COMMIT_BATCH));
+        expect(await spilled()).toEqual([]);
+        await expectSound(B);
+      });
 
     test('what does not continue the replica’s rows is set aside instead', async () => {
       await spill(6, 8);

@@ -16,6 +16,7 @@ import {
 import path from 'node:path';
 import type { Vault } from '../../core/vault/vault.ts';
 import { readStatus, type Status } from '../../core/work/status.ts';
+import { recordingCrashes } from './crashes.ts';
 import type { Pair } from './pairs.ts';
 import { cleanEnvironment, TestServer } from './postgres.ts';
 import { listProcesses, makeScratch, removeScratch, waitFor } from './scratch.ts';
@@ -89,11 +90,12 @@ export class TestSite {
     );
   }
 
-  /** The environment of the servers, which have no more of walvault's than credentials. */
+  /** The environment of the servers, which have no more of walvault's than credentials (and where deaths are written down, in a run that asks). */
   serverEnvOf(node?: string): NodeJS.ProcessEnv {
     return {
       HOME: path.join(this.scratch, 'home'),
       TEST_SCRATCH: this.scratch,
+      ...recordingCrashes(this.pair.vault),
       ...this.options.machine,
       ...this.wayOf(node).env,
     };
