@@ -1,13 +1,23 @@
 /**
  * The launcher behind `npm start` and `npm test`: from a fresh clone, under the person's own Node 20 or newer.
  *
- *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:lambdas|test:infra|test:system|test:matrix|docs|package|deploy|… [arguments]
+ *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:lambdas|test:infra|test:system|test:matrix|test:crashes|docs|package|deploy|… [arguments]
  *
  * Installs what is missing, builds dist/, and runs the command under Node 24, as an ordinary user where it was started
  * as root. Exit status and signals are those of the command.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import {
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -22,6 +32,7 @@ import {
   reachableCheckout,
 } from './drop-root.mjs';
 import { install, postgresFolder } from './install.mjs';
+import { matrixRuns, matrixSummary, mergedReport } from './matrix.mjs';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
 
@@ -35,10 +46,6 @@ const jest = (tests, { env, needs = [], workers } = {}) => ({
   env,
   needs,
 });
-
-const everyPair = ['file', 's3']
-  .flatMap((vault) => [15, 16, 17, 18].map((major) => `${major}:${vault}`))
-  .join();
 
 const COMMANDS = {
   demo: { run: ['dist/walvault.cjs', 'demo'], needs: [] },
@@ -64,11 +71,13 @@ const COMMANDS = {
     needs: ['postgres', 'installMinistack', 'installFullPostgres'],
     workers: 2,
   }),
-  'test:matrix': jest(['test/system/main-job', 'test/system/facts'], {
-    env: { WALVAULT_TEST_PAIRS: everyPair },
-    needs: ['postgres', 'installMinistack'],
-    workers: 2,
-  }),
+  // Many runs of jest, each with arguments of its own (matrix.mjs)
+  'test:matrix': {
+    ...jest([], { needs: ['postgres', 'installMinistack', 'installFullPostgres'], workers: 2 }),
+    runAs: runMatrix,
+  },
+  // Last, with WALVAULT_TEST_CRASHES as the other suites had it
+  'test:crashes': jest(['test/crashes']),
   bench: { run: ['bench/run.ts'], needs: [] },
   ...Object.fromEntries(
     ['deploy', 'synth', 'diff', 'destroy', 'bootstrap'].map((name) => [
@@ -91,6 +100,7 @@ async function main() {
   if (Number(process.versions.node.split('.')[0]) < 20)
     throw new Error(`Node 20 or newer is needed; this is ${process.version}`);
 
+  const { runAs = run } = command;
   const user = isRoot() && !command.writesCheckout ? chooseUser() : undefined;
   install(root);
   await import(pathToFileURL(path.join(root, 'bin/launcher/build.mjs')).href);
@@ -103,7 +113,7 @@ async function main() {
   if (user === undefined) {
     const scratch = mkdtempSync(path.join(os.tmpdir(), 'walvault-'));
     try {
-      return await run(command, args, { checkout: root, scratch, env: process.env });
+      return await runAs(command, args, { checkout: root, scratch, env: process.env });
     } finally {
       rmSync(scratch, { recursive: true, force: true, maxRetries: 5 });
     }
@@ -111,7 +121,7 @@ async function main() {
   const scratch = makeScratch(user);
   try {
     const checkout = reachableCheckout(user, scratch);
-    return await run(command, args, { checkout, scratch, env: environmentOf(user, scratch), user });
+    return await runAs(command, args, { checkout, scratch, env: environmentOf(user, scratch), user });
   } finally {
     rmSync(scratch, { recursive: true, force: true, maxRetries: 5 });
   }
@@ -136,17 +146,56 @@ async function run(command, args, { checkout, scratch, env, user }) {
       `Node 24 is needed, and there is no package of it for ${platform}: run this with Node 24`,
     );
   const patterns = args.some((arg) => arg.includes('test/')) ? [] : (command.tests ?? []);
+  const wanted = command.tests && env['WALVAULT_TEST_REPORT'];
   const report = path.join(scratch, 'report.json');
-  const reported =
-    command.tests && process.env['WALVAULT_TEST_REPORT'] ? ['--json', `--outputFile=${report}`] : [];
+  const reported = wanted ? ['--json', `--outputFile=${report}`] : [];
+  const crashes = command.tests && env['WALVAULT_TEST_CRASHES'];
+  const lent = crashes ? lend(crashes, scratch, user) : undefined;
   const end = await untilItEnds(node, [...command.run, ...patterns, ...reported, ...args], {
     cwd: checkout,
     stdio: 'inherit',
-    env: { ...command.env, ...env },
+    env: { ...command.env, ...env, ...(lent && { WALVAULT_TEST_CRASHES: lent }) },
     ...(user && { uid: user.uid, gid: user.gid }),
   });
-  if (existsSync(report)) copyFileSync(report, process.env['WALVAULT_TEST_REPORT']);
+  if (wanted && existsSync(report)) {
+    writeFileSync(wanted, readFileSync(report));
+    rmSync(report); // the next run may end without its own
+  }
+  if (lent) cpSync(lent, crashes, { recursive: true });
   return end;
+}
+
+/** A directory that the tests add to, where their user can write: what is in it goes along, and all of it is to come back. */
+function lend(folder, scratch, user) {
+  const own = path.join(scratch, 'crashes');
+  mkdirSync(own, { recursive: true });
+  if (existsSync(folder)) cpSync(folder, own, { recursive: true });
+  if (user) for (const name of ['', ...readdirSync(own)]) chownSync(path.join(own, name), user.uid, user.gid);
+  return own;
+}
+
+/** Every run of the matrix, whatever becomes of the one before it; then a table. Exit status 1 where anything failed. */
+async function runMatrix(command, args, { env, scratch, ...place }) {
+  const report = path.join(scratch, 'matrix-report.json');
+  const crashes = path.join(scratch, 'matrix-crashes');
+  mkdirSync(crashes);
+  const runs = [];
+  for (const { title, args: words, env: more } of matrixRuns(args)) {
+    console.error(`\n=== ${title}`);
+    rmSync(report, { force: true });
+    const begun = performance.now();
+    const own = { ...env, ...more, WALVAULT_TEST_REPORT: report, WALVAULT_TEST_CRASHES: crashes };
+    const end = await run(command, words, { ...place, scratch, env: own });
+    if (typeof end === 'string') return end; // somebody has had enough
+    const seconds = (performance.now() - begun) / 1000;
+    const said = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : undefined;
+    runs.push({ title, report: said, end, seconds });
+  }
+  const { text, failed } = matrixSummary(runs);
+  console.log(`\n${text}`);
+  const asked = env['WALVAULT_TEST_REPORT'];
+  if (asked) writeFileSync(asked, JSON.stringify(mergedReport(runs)));
+  return failed === 0 ? 0 : 1;
 }
 
 /**
