@@ -357,16 +357,19 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
     });
 
     if (isLasting)
-      test.each(['takeover-raised', 'takeover-active'] as const)(
-        'killed at %s, the other vault silent: the same command goes on, at the same epoch',
-        async (point) => {
+      test.each([
+        // an epoch that no trigger stands for yet is passed over by the second run
+        { point: 'takeover-raised', role: 'replica', epoch: 3 },
+        { point: 'takeover-active', role: 'active', epoch: 2 },
+      ] as const)(
+        'killed at $point, the other vault silent: the same command goes on',
+        async ({ point, role, epoch }) => {
           await dieAt(point, 'take-over', B);
-          const isActive = point === 'takeover-active';
-          expect(await readControl(B)).toMatchObject({ epoch: 2, role: isActive ? 'active' : 'replica' });
+          expect(await readControl(B)).toMatchObject({ epoch: 2, role });
           const promotion = await takeOver(B, silent, { mode: 'smart', to: 'dr1', unfenced: true });
-          expect(promotion).toMatchObject({ node: 'dr1', state: 'triggered' });
+          expect(promotion).toMatchObject({ node: 'dr1', epoch, state: 'triggered' });
           expect(await readControl(B)).toMatchObject({
-            ...{ role: 'active', epoch: promotion.epoch, primary: 'dr1' },
+            ...{ role: 'active', epoch, primary: 'dr1' },
             supersedes: { id: (await readControl(A)).vaultId, sinceEpoch: 1 },
           });
           await finishPromotion(B, dr1);
