@@ -10,6 +10,7 @@ import { configurePrimaryCommand } from './commands/configure-primary.ts';
 import { cost } from './commands/cost.ts';
 import { demo } from './commands/demo.ts';
 import { doctor } from './commands/doctor.ts';
+import { events } from './commands/events.ts';
 import { flush } from './commands/flush.ts';
 import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
@@ -49,6 +50,7 @@ export const COMMANDS: readonly CommandRow[] = [
   archivingOff,
   archivingStatus,
   archivingSwitch,
+  events,
   doctor,
   switchoverCommand,
   flush,
