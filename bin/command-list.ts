@@ -29,6 +29,7 @@ import { status } from './commands/status.ts';
 import { switchoverCommand } from './commands/switchover.ts';
 import { trigger } from './commands/trigger.ts';
 import { upgradeHooksCommand } from './commands/upgrade-hooks.ts';
+import { wal } from './commands/wal.ts';
 
 export const COMMANDS: readonly CommandRow[] = [
   init,
@@ -51,6 +52,7 @@ export const COMMANDS: readonly CommandRow[] = [
   archivingStatus,
   archivingSwitch,
   events,
+  wal,
   doctor,
   switchoverCommand,
   flush,

@@ -3,9 +3,13 @@
  *
  * A value rather than the process itself, so that tests read what a person would.
  */
+import { once } from 'node:events';
+
 export type Io = {
   out(text: string): void;
   err(text: string): void;
+  /** Waits while standard output has more than it can take; undefined: it always takes all. */
+  drained?(): Promise<void>;
   /** Standard error is a terminal: bars and redrawn blocks may be drawn there. */
   drawable: boolean;
   /** Somebody can be asked: standard input and standard error are terminals. */
@@ -22,6 +26,9 @@ export function processIo(): Io {
   return {
     out: (text) => void stdout.write(text),
     err: (text) => void stderr.write(text),
+    async drained() {
+      if (stdout.writableNeedDrain) await once(stdout, 'drain');
+    },
     drawable: stderr.isTTY === true && env['TERM'] !== 'dumb',
     asks: stdin.isTTY === true && stderr.isTTY === true,
     stdin,
