@@ -27,6 +27,7 @@ import { standbyCreate } from './commands/standby-create.ts';
 import { standbyDetach } from './commands/standby-detach.ts';
 import { status } from './commands/status.ts';
 import { switchoverCommand } from './commands/switchover.ts';
+import { timelines } from './commands/timelines.ts';
 import { trigger } from './commands/trigger.ts';
 import { upgradeHooksCommand } from './commands/upgrade-hooks.ts';
 import { wal } from './commands/wal.ts';
@@ -53,6 +54,7 @@ export const COMMANDS: readonly CommandRow[] = [
   archivingSwitch,
   events,
   wal,
+  timelines,
   doctor,
   switchoverCommand,
   flush,

@@ -46,6 +46,8 @@ export type WalFilter = {
   to?: Lsn | undefined;
   node?: string | undefined;
   epoch?: number | undefined;
+  /** Undefined: all. */
+  kinds?: readonly WalEntry['kind'][];
 };
 
 /** Every row that passes, in order. @throws VaultError unreachable */
@@ -66,17 +68,16 @@ export async function lastWal(cluster: Cluster, filter: WalFilter, limit: number
 type Order = { descending: boolean; limit?: number };
 
 async function* entries(cluster: Cluster, filter: WalFilter, order: Order): AsyncGenerator<WalEntry, void> {
-  const few = [
-    ...(await listRows<TailRow>(cluster, 'tail#')).map((row) => ofTail(cluster, row)),
-    ...(await listRows<GapRow>(cluster, 'gap#')).map((row) => ofGap(cluster, row)),
-  ].filter((entry) => isWithin(cluster, entry, filter));
+  const wants = (kind: WalEntry['kind']) => filter.kinds?.includes(kind) ?? true;
+  const tails = wants('tail') ? await listRows<TailRow>(cluster, 'tail#') : [];
+  const gaps = wants('gap') ? await listRows<GapRow>(cluster, 'gap#') : [];
+  const few = [...tails.map((row) => ofTail(cluster, row)), ...gaps.map((row) => ofGap(cluster, row))].filter(
+    (entry) => isWithin(cluster, entry, filter),
+  );
   const sign = order.descending ? -1 : 1;
   few.sort((one, other) => sign * compare(one, other));
-  const sources = [
-    ofFiles(cluster, 'wal', filter, order),
-    ofFiles(cluster, 'spill', filter, order),
-    few.values(),
-  ];
+  const files = (['wal', 'spill'] as const).filter(wants);
+  const sources = [...files.map((kind) => ofFiles(cluster, kind, filter, order)), few.values()];
   for await (const entry of merge(sources, (one, other) => sign * compare(one, other)))
     if (
       (filter.node === undefined || entry.node === filter.node) &&
