@@ -24,9 +24,11 @@ export function live(io: Io): Live {
   return {
     draw(lines) {
       const up = drawn > 0 ? `\x1b[${drawn}A` : '';
-      // cut to the width: a wrapped line would count twice when the cursor goes up again
-      io.err(up + lines.map((line) => `\x1b[2K${line.slice(0, io.columns - 1)}\n`).join(''));
-      drawn = lines.length;
+      // cut to width and height: the cursor goes up by lines, and not beyond the top of the screen
+      const fitting = lines.slice(0, Math.max(1, (io.stderr.rows || Infinity) - 1));
+      const rest = fitting.length < drawn ? '\x1b[J' : '';
+      io.err(up + fitting.map((line) => `\x1b[2K${line.slice(0, io.columns - 1)}\n`).join('') + rest);
+      drawn = fitting.length;
     },
     finish() {
       drawn = 0;
