@@ -1,11 +1,16 @@
 /** `walvault status`: where a cluster stands, for people and for programs. */
 import { lookAtOthers, namedVaults, type OtherVault } from '../../core/work/other-vaults.ts';
+import { FAILURES, VaultError } from '../../core/errors.ts';
+import { lookAtAll, type Looked } from '../../core/work/health.ts';
 import { readStatus, type NodeStatus, type RelayStatus, type Status } from '../../core/work/status.ts';
 import { gapText } from '../../core/cluster/gaps.ts';
 import { formatAge, formatBytes, formatCount, formatDuration } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
-import type { CommandRow } from '../command.ts';
+import type { Answer, CommandRow, Context } from '../command.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
+import { checkStatus, thresholdOptions } from '../status-check.ts';
+import { printMetrics } from '../status-metrics.ts';
+import { watchStatus } from '../status-watch.ts';
 
 /** A heartbeat older than this is worth a word, in ms: agents report each few seconds. */
 const SILENT_AFTER_MS = 60_000;
@@ -18,23 +23,46 @@ export const status: CommandRow = {
   summary: 'show where a cluster stands: primary, last segment, nodes and their lag, backups',
   text: `Reads the vault only: it works from anywhere the vault can be reached, and asks no server.
 A node's figures are its own last report, with its age. Where the cluster has a second vault that one is looked at as well,
-for three seconds at most: which of the two is active, what the relay has still to bring, what waits there as spills.`,
-  options: [],
+for three seconds at most: which of the two is active, what the relay has still to bring, what waits there as spills.
+
+--all shows every cluster of the vault, from a list that is kept of them; one that cannot be read does not hide the others.
+--check is a monitoring plug-in: one line with its figures, exit 0 (ok), 1 (warning), 2 (critical), 3 (the vault, or one of the clusters,
+cannot be read); each threshold is two durations, for warning and critical, or none. --prometheus prints the text format of
+Prometheus. --watch shows all of it again and again until Ctrl-C: in its place on a terminal, elsewhere at each change.`,
+  options: [
+    { flags: '--all', summary: 'every cluster of the vault' },
+    { flags: '--check', summary: 'one line for monitoring, exit 0, 1, 2 or 3' },
+    ...thresholdOptions,
+    { flags: '--prometheus', summary: 'the text format of Prometheus' },
+    { flags: '--watch', summary: 'show it again and again' },
+    { flags: '--every <duration>', summary: 'how often --watch looks (2s)' },
+  ],
   settings: REACH_SETTINGS,
   examples: [
     { says: 'a table', line: 'walvault status --vault file:///srv/vault --cluster main' },
     { says: 'one value, in a script', line: 'walvault status --json | jq -r .primary' },
+    { says: 'for a monitoring system', line: 'walvault status --check --all --lag 2m,15m --backup 26h,none' },
+    {
+      says: 'for the textfile collector of node_exporter',
+      line: 'walvault status --all --prometheus > walvault.prom',
+    },
+    { says: 'beside a switchover', line: 'walvault status --watch --every 1s' },
   ],
   async run(context) {
-    const cluster = await context.cluster();
-    const seen = await readStatus(cluster);
-    const others = await lookAtOthers(
-      cluster.name,
-      namedVaults(seen),
-      (url) => context.anotherVault(url, { limitMs: OTHER_VAULT_MS }),
-      OTHER_VAULT_MS,
-    );
-    context.answer({ ...seen, others }, () => describeStatus(seen, Date.now(), others));
+    const modes = ['check', 'prometheus', 'watch'].filter((mode) => context.flag(mode));
+    if (modes.length > 1) throw new VaultError('usage', `--${modes.join(' and --')} do not go together`);
+    if (context.flag('check')) return checkStatus(context);
+    if (context.flag('prometheus')) return printMetrics(context);
+    const isAll = context.flag('all');
+    const look = () => (isAll ? lookAtClusters(context) : lookAtCluster(context));
+    if (context.flag('watch')) return watchStatus(context, look);
+    if (isAll) {
+      const { value, text } = await look();
+      context.answer(value, text);
+      return;
+    }
+    const { seen, value, text } = await lookAtCluster(context);
+    context.answer(value, text);
     if (seen.backups.every(({ state }) => state !== 'complete'))
       context.next({
         says: 'no backup is complete, and a standby begins with one: on the primary',
@@ -42,6 +70,57 @@ for three seconds at most: which of the two is active, what the relay has still 
       });
   },
 };
+
+/** What is shown, as programs and people read it. */
+export type Look = { value: Answer; text: () => string };
+
+async function lookAtCluster(context: Context): Promise<Look & { seen: Status }> {
+  const cluster = await context.cluster();
+  const seen = await readStatus(cluster);
+  const others = await lookAtOthers(
+    cluster.name,
+    namedVaults(seen),
+    (url) => context.anotherVault(url, { limitMs: OTHER_VAULT_MS }),
+    OTHER_VAULT_MS,
+  );
+  return { seen, value: { ...seen, others }, text: () => describeStatus(seen, Date.now(), others) };
+}
+
+async function lookAtClusters(context: Context): Promise<Look> {
+  const now = new Date();
+  const looked = await lookAtAll(await context.vault(), now);
+  const [failure] = looked.flatMap((one) => one.failure ?? []);
+  if (failure !== undefined) context.exit = FAILURES[failure.code].exit;
+  return {
+    value: looked.map(({ cluster, health, failure: own }) =>
+      own === undefined
+        ? { ...health.status, error: null }
+        : { cluster, error: { code: own.code, message: own.message, hint: own.hint ?? null } },
+    ),
+    text: () => describeAll(looked, now.getTime()),
+  };
+}
+
+function describeAll(looked: readonly Looked[], nowMs: number): string {
+  if (looked.length === 0) return 'no clusters in this vault';
+  return table(
+    ['cluster', 'role', 'epoch', 'primary', 'timeline', 'last segment', 'archived', 'standbys', 'backups'],
+    looked.map(({ cluster, health, failure }) => {
+      if (failure !== undefined) return [cluster, `NOT READ: [${failure.code}] ${failure.message}`];
+      const { status: seen, backups } = health;
+      const standbys = seen.nodes.filter(({ role }) => role === 'standby').length;
+      return [
+        ...[cluster, seen.vault.role, String(seen.epoch), seen.primary, String(seen.timeline)],
+        ...[
+          seen.lastSegment,
+          formatAge(seen.lastArchivedAt, nowMs),
+          String(standbys),
+          String(backups.length),
+        ],
+      ];
+    }),
+  );
+}
 
 /** The table for people. */
 export function describeStatus(seen: Status, nowMs: number, others: readonly OtherVault[] = []): string {
