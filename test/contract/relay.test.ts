@@ -267,15 +267,18 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
   });
 
   if (isLasting)
-    test('killed at relay-announced, when it was told what has arrived: it is told again', async () => {
-      await archive(db1, 1, 1, 3);
-      await relayPass(A, B);
-      await dieAt('relay-announced', 'announce', B);
-      const told: unknown[] = [];
-      await announceArrivals(B, async (announcement) => void told.push(announcement));
-      expect(told).toEqual([expect.objectContaining({ lsn: lsnText(4) })]);
-      expect(await announceArrivals(B, async () => {})).toBe(0);
-    });
+    test.each(['announce-due', 'announce-published'] as const)(
+      'killed at %s, when it was to be told what has arrived: it is told again',
+      async (point) => {
+        await archive(db1, 1, 1, 3);
+        await relayPass(A, B);
+        await dieAt(point, 'announce', B);
+        const told: unknown[] = [];
+        await announceArrivals(B, async (arrival) => void told.push(arrival));
+        expect(told).toEqual([expect.objectContaining({ kind: 'segments', lsn: lsnText(4) })]);
+        expect(await announceArrivals(B, async () => {})).toBe(0);
+      },
+    );
 
   describe('taking over', () => {
     let dr1: FakeNode;
