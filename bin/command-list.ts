@@ -18,6 +18,7 @@ import { relay } from './commands/relay.ts';
 import { rejoinCommand } from './commands/rejoin.ts';
 import { retention } from './commands/retention.ts';
 import { salvageCommand } from './commands/salvage.ts';
+import { logsFetch, logsList, logsSave } from './commands/logs.ts';
 import { nodeAdd } from './commands/node-add.ts';
 import { nodeCheck } from './commands/node-check.ts';
 import { nodeDrop } from './commands/node-drop.ts';
@@ -55,6 +56,9 @@ export const COMMANDS: readonly CommandRow[] = [
   events,
   wal,
   timelines,
+  logsSave,
+  logsList,
+  logsFetch,
   doctor,
   switchoverCommand,
   flush,

@@ -294,6 +294,7 @@ function groupOf(above: Command, word: string, io: Pick<Io, 'out' | 'columns'>):
 const GROUPS: Readonly<Record<string, string>> = {
   configure: 'write the settings of PostgreSQL that join a server to the vault',
   standby: 'make a standby that follows the vault',
+  logs: 'keep the log files of servers in the vault',
 };
 
 /** The known command among the words, with a blank behind it, for "run walvault … --help". */

@@ -2,7 +2,7 @@
  * The server's own log, kept in the vault beside its WAL: of a machine that goes away after a change of roles nothing else tells later
  * what its server said.
  *
- *   <cluster>/<system id>/logs/<node>/<time>/<file>.zst
+ *   <cluster>/<system id>/logs/<node>/<time>/<file, %-encoded>.zst
  */
 import { open, readdir, readlink, stat } from 'node:fs/promises';
 import path from 'node:path';
@@ -43,13 +43,19 @@ async function latestFiles(files: readonly string[]): Promise<string[]> {
     .map(({ file }) => file);
 }
 
-/** @returns the keys of the objects @throws VaultError unreachable | local … */
+export const logsPrefix = ({ partition }: Cluster): string => `${partition}/logs/`;
+
+/** @returns the keys of the objects @throws VaultError usage (two files of one name) | unreachable | local … */
 export async function saveLogs(cluster: Cluster, node: string, files: readonly string[]): Promise<string[]> {
   const at = new Date().toISOString();
   const keys: string[] = [];
+  const names = files.map((file) => path.basename(file));
+  const twice = names.find((name, index) => names.indexOf(name) < index);
+  if (twice !== undefined)
+    throw new VaultError('usage', `two of the files are named ${twice}`, { hint: 'Save them one by one.' });
   for (const file of files) {
     const bytes = await readEnd(file);
-    const key = `${cluster.partition}/logs/${node}/${at}/${path.basename(file)}.zst`;
+    const key = `${logsPrefix(cluster)}${node}/${at}/${encodeURIComponent(path.basename(file))}.zst`;
     await cluster.vault.bucket.putOnce(key, await pack(bytes, 1), {
       cluster: cluster.name,
       'system-identifier': cluster.systemIdentifier,
