@@ -6,7 +6,10 @@ import type { Cluster } from '../../../core/work/cluster.ts';
 import { logsPrefix } from '../../../core/work/save-logs.ts';
 import type { StoredLog } from '../../../core/work/stored-logs.ts';
 import { walvault, type Said } from '../../harness/command.ts';
-import { newCluster } from '../../harness/fake-node.ts';
+import { newCluster, seatOf } from '../../harness/fake-node.ts';
+import { capturedOf } from '../wal/samples.ts';
+import { initCluster } from '../../../core/work/init.ts';
+import { parseControlFile } from '../../../core/wal/control-file.ts';
 import { makeScratch, removeScratch } from '../../harness/scratch.ts';
 
 let scratch: string;
@@ -72,6 +75,36 @@ test('what was saved is listed and fetched as it was, compressed in between, eac
   // again: the same files
   expect(JSON.parse((await logs(url, 'fetch', '--to', to, '--of', 'db1')).out)).toEqual({ files });
   await close();
+});
+
+test('the files are found by the settings of the server, and only those of the cluster are taken', async () => {
+  const [sample] = capturedOf(18).clusters;
+  const control = Buffer.from(sample!.production.control, 'base64');
+  const { systemIdentifier } = parseControlFile(control);
+  const vault = await createVault(`file://${scratch}/vault`);
+  const seat = seatOf('db1');
+  await initCluster(vault, {
+    ...{ cluster: 'main', node: 'db1', place: seat.place, store: seat.store, majorVersion: 18, timeline: 1 },
+    ...{ systemIdentifier: String(systemIdentifier), segmentSize: sample!.segmentSize, histories: [] },
+  });
+  file('data/PG_VERSION', '18\n');
+  mkdirSync(`${scratch}/data/pg_wal`);
+  mkdirSync(`${scratch}/data/global`);
+  writeFileSync(`${scratch}/data/global/pg_control`, control);
+  const conf = file('data/postgresql.conf', "logging_collector = on\nlog_directory = 'said'\n");
+  const words = ['--node', 'db1', '--pgdata', `${scratch}/data`] as const;
+  const none = await logs(vault.url, 'save', ...words);
+  expect([none.code, none.err]).toEqual([3, expect.stringMatching(/no log files.*--file/)]);
+  file('data/said/one.log', 'one');
+  file('data/said/two.log', 'two');
+  expect((await logs(vault.url, 'save', ...words)).code).toBe(0);
+  expect((await listed(vault.url)).map((one) => one.file)).toEqual(['one.log', 'two.log']);
+  writeFileSync(conf, '');
+  expect((await logs(vault.url, 'save', ...words)).code).toBe(3);
+  await newCluster(vault, 'other');
+  const other = await logs(vault.url, 'save', ...words, '--cluster', 'other');
+  expect([other.code, other.err]).toEqual([3, expect.stringMatching(/has system identifier/)]);
+  await vault.close();
 });
 
 test('filters by node, time and the last save', async () => {
