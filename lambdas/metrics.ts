@@ -7,16 +7,17 @@
 import { CloudWatchClient, PutMetricDataCommand, type MetricDatum } from '@aws-sdk/client-cloudwatch';
 import { METRICS, NAMESPACE, type MetricName } from '../core/cluster/metrics.ts';
 
-export type Figure = { metric: MetricName; cluster: string; value: number };
+/** cluster null: of the vault, which holds none yet. */
+export type Figure = { metric: MetricName; cluster: string | null; value: number };
 
 let client: CloudWatchClient | undefined;
 
-/** @param vault  name of the vault in alarms and dashboard: its table @param worst  how clusters become one figure */
+/** @param vault  its name in alarms and dashboard: its table */
 export function metricData(vault: string, figures: readonly Figure[], at: Date): MetricDatum[] {
   const worst = new Map<MetricName, number>();
-  const single = figures.map(({ metric, cluster, value }): MetricDatum => {
+  const single = figures.flatMap(({ metric, cluster, value }): MetricDatum[] => {
     worst.set(metric, Math.max(worst.get(metric) ?? 0, value));
-    return datum(metric, value, at, { Vault: vault, Cluster: cluster });
+    return cluster === null ? [] : [datum(metric, value, at, { Vault: vault, Cluster: cluster })];
   });
   return [...single, ...[...worst].map(([metric, value]) => datum(metric, value, at, { Vault: vault }))];
 }

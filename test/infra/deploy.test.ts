@@ -66,6 +66,10 @@ describe('two regions on the emulator', () => {
       return rows;
     });
 
+  test('retention of a vault that holds nothing yet comes to its end', async () => {
+    expect(await site.cloud.invoke('retention', {})).toEqual({});
+  });
+
   test('the deployment says where the vaults are, and the line to type makes the cluster', async () => {
     expect(said).toContain(`vault      ${site.cloud.url('primary')}\n`);
     expect(said).toContain(`DR vault   ${site.cloud.url('dr')}\n`);
