@@ -183,6 +183,8 @@ export class Context {
   ): Promise<Vault> {
     const opened = (make.by ?? openVault)(url, this.vaultOptions(make.limitMs));
     this.others.push(opened);
+    // one that failed has nothing to close, and a view that asks again and again must not keep them all
+    opened.catch(() => void this.others.splice(this.others.indexOf(opened), 1));
     return opened;
   }
 

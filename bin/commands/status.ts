@@ -6,6 +6,7 @@ import { readStatus, type NodeStatus, type RelayStatus, type Status } from '../.
 import { gapText } from '../../core/cluster/gaps.ts';
 import { formatAge, formatBytes, formatCount, formatDuration } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
+import type { Vault } from '../../core/vault/vault.ts';
 import type { Answer, CommandRow, Context } from '../command.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
 import { checkStatus, thresholdOptions } from '../status-check.ts';
@@ -51,17 +52,22 @@ Prometheus. --watch shows all of it again and again until Ctrl-C: in its place o
   async run(context) {
     const modes = ['check', 'prometheus', 'watch'].filter((mode) => context.flag(mode));
     if (modes.length > 1) throw new VaultError('usage', `--${modes.join(' and --')} do not go together`);
+    if (context.text('every') !== undefined && !context.flag('watch'))
+      throw new VaultError('usage', '--every goes with --watch');
+    if (context.flag('all') && context.settings.origin('cluster') === 'flag')
+      throw new VaultError('usage', '--all shows every cluster: it does not go with --cluster');
     if (context.flag('check')) return checkStatus(context);
     if (context.flag('prometheus')) return printMetrics(context);
     const isAll = context.flag('all');
-    const look = () => (isAll ? lookAtClusters(context) : lookAtCluster(context));
+    const other = openOnce(context);
+    const look = () => (isAll ? lookAtClusters(context) : lookAtCluster(context, other));
     if (context.flag('watch')) return watchStatus(context, look);
     if (isAll) {
       const { value, text } = await look();
       context.answer(value, text);
       return;
     }
-    const { seen, value, text } = await lookAtCluster(context);
+    const { seen, value, text } = await lookAtCluster(context, other);
     context.answer(value, text);
     if (seen.backups.every(({ state }) => state !== 'complete'))
       context.next({
@@ -74,15 +80,24 @@ Prometheus. --watch shows all of it again and again until Ctrl-C: in its place o
 /** What is shown, as programs and people read it. */
 export type Look = { value: Answer; text: () => string };
 
-async function lookAtCluster(context: Context): Promise<Look & { seen: Status }> {
+/** Each other vault is opened once, however often it is looked at; one that cannot be opened is tried again. */
+function openOnce(context: Context): (url: string) => Promise<Vault> {
+  const opened = new Map<string, Promise<Vault>>();
+  return (url) => {
+    const opening = opened.get(url) ?? context.anotherVault(url, { limitMs: OTHER_VAULT_MS });
+    opened.set(url, opening);
+    opening.catch(() => opened.delete(url));
+    return opening;
+  };
+}
+
+async function lookAtCluster(
+  context: Context,
+  open: (url: string) => Promise<Vault>,
+): Promise<Look & { seen: Status }> {
   const cluster = await context.cluster();
   const seen = await readStatus(cluster);
-  const others = await lookAtOthers(
-    cluster.name,
-    namedVaults(seen),
-    (url) => context.anotherVault(url, { limitMs: OTHER_VAULT_MS }),
-    OTHER_VAULT_MS,
-  );
+  const others = await lookAtOthers(cluster.name, namedVaults(seen), open, OTHER_VAULT_MS);
   return { seen, value: { ...seen, others }, text: () => describeStatus(seen, Date.now(), others) };
 }
 

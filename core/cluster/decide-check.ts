@@ -48,11 +48,13 @@ export type CheckFacts = {
   }[];
   /** Of the primary, as it said last; null: it did not say. */
   waitingMs: number | null;
+  flushed: boolean;
   /** Complete ones. */
   backups: readonly { startSegment: string; ageMs: number }[];
   gaps: readonly { from: string; to: string }[];
   relays: readonly {
     direction: 'to' | 'from';
+    id: string;
     url: string;
     lagMs: number;
     silentMs: number;
@@ -92,6 +94,8 @@ export function decideCheck(facts: CheckFacts, thresholds: Thresholds): Check {
 
   if (facts.primary === null) find('critical', 'no primary');
   if (!facts.archiving) find('warning', 'archiving is off');
+  if (facts.flushed)
+    find('warning', 'the primary was flushed: nothing is archived until a trigger, or flush --undo');
   if (facts.role === 'converging') find('warning', 'this vault is being made a replica');
   if (facts.spilledFiles > 0)
     find('warning', `spilled, and waiting for the active vault: ${facts.spilledFiles} files`);
@@ -105,6 +109,8 @@ export function decideCheck(facts: CheckFacts, thresholds: Thresholds): Check {
   }
   for (const node of facts.nodes) {
     const isPrimary = node.name === facts.primary;
+    const isFenced = node.role === 'fenced' || (node.role === 'primary' && !isPrimary);
+    if (isFenced) find('warning', `${node.name} was the primary, and is fenced`);
     if (node.trouble !== null) find(isPrimary ? 'critical' : 'warning', `${node.name}: ${node.trouble}`);
     if (facts.role === 'active' || !isPrimary)
       measure('silence', `silence_${node.name}`, node.silentMs, (age) => `${node.name} is silent for ${age}`);
@@ -123,7 +129,10 @@ export function decideCheck(facts: CheckFacts, thresholds: Thresholds): Check {
     const name = `relay ${relay.direction} ${relay.url}`;
     if (relay.trouble !== null) find('warning', `${name}: ${relay.trouble}`);
     const behind = relay.lagMs >= relay.silentMs;
-    measure('relay', `relay_${relay.direction}`, Math.max(relay.lagMs, relay.silentMs), (age) =>
+    // of one direction there is seldom more than one
+    const isAlone = facts.relays.filter(({ direction }) => direction === relay.direction).length === 1;
+    const label = `relay_${relay.direction}${isAlone ? '' : `_${relay.id}`}`;
+    measure('relay', label, Math.max(relay.lagMs, relay.silentMs), (age) =>
       behind ? `${name} is behind for ${age}` : `${name} is silent for ${age}`,
     );
   }

@@ -6,13 +6,15 @@ import { keys, type BackupRow, type NodeRow } from '../cluster/facts.ts';
 import { VaultError } from '../errors.ts';
 import type { Vault } from '../vault/vault.ts';
 import { listClusters } from './cluster-list.ts';
-import { listRows, openCluster, type Cluster } from './cluster.ts';
+import { listRows, openCluster, readHead, type Cluster } from './cluster.ts';
 import { readStatus, type Status } from './status.ts';
 
 export type Health = {
   status: Status;
   /** How long the oldest finished segment waited on the primary when it reported last, by its own clock; null: it did not say. */
   waitingMs: number | null;
+  /** The primary was stopped with everything in the vault; nothing is archived until a trigger, or an undo. */
+  flushed: boolean;
   /** When the complete ones were finished. */
   backups: { startSegment: string; finishedAt: string }[];
 };
@@ -28,6 +30,7 @@ export async function readHealth(cluster: Cluster, now: Date): Promise<Health> {
   return {
     status,
     waitingMs: waitingOf(primary),
+    flushed: (await readHead(cluster)).flush !== null,
     backups: backups.flatMap(({ state, startSegment, finishedAt, startedAt }) =>
       state === 'complete' ? [{ startSegment, finishedAt: finishedAt ?? startedAt }] : [],
     ),
@@ -60,19 +63,23 @@ export async function lookAtAll(vault: Vault, now: Date): Promise<Looked[]> {
   return looked;
 }
 
-export function checkFacts({ status, waitingMs, backups }: Health, nowMs: number): CheckFacts {
+export function checkFacts({ status, waitingMs, flushed, backups }: Health, nowMs: number): CheckFacts {
   const since = (at: string) => Math.max(0, nowMs - Date.parse(at));
   const { cluster, primary, archiving, epoch, timeline, lastSegment, gaps, trigger } = status;
   return {
     ...{ cluster, primary, archiving, epoch, timeline, lastSegment, gaps, role: status.vault.role },
-    nodes: status.nodes.map(({ name, role, heartbeatAt, lagSeconds, trouble }) => ({
-      ...{ name, role, trouble, silentMs: heartbeatAt === null ? null : since(heartbeatAt) },
-      lagMs: lagSeconds === null ? null : lagSeconds * 1000,
-    })),
+    // one that was opened for a test follows no more, and nobody expects a word of it
+    nodes: status.nodes
+      .filter(({ trouble }) => trouble?.startsWith('detached') !== true)
+      .map(({ name, role, heartbeatAt, lagSeconds, trouble }) => ({
+        ...{ name, role, trouble, silentMs: heartbeatAt === null ? null : since(heartbeatAt) },
+        lagMs: lagSeconds === null ? null : lagSeconds * 1000,
+      })),
     waitingMs,
+    flushed,
     backups: backups.map(({ startSegment, finishedAt }) => ({ startSegment, ageMs: since(finishedAt) })),
     relays: status.relays.map(({ direction, vault, seconds, at, trouble }) => ({
-      ...{ direction, url: vault.url, lagMs: seconds * 1000, silentMs: since(at), trouble },
+      ...{ direction, id: vault.id, url: vault.url, lagMs: seconds * 1000, silentMs: since(at), trouble },
     })),
     spilledFiles: status.spills?.files ?? 0,
     triggerMs: trigger === null ? null : since(trigger.at),

@@ -33,11 +33,21 @@ const standby: CheckFacts['nodes'][number] = {
   trouble: null,
 };
 const segment = (number: number) => `0000000100000000${number.toString(16).toUpperCase().padStart(8, '0')}`;
-const relay = { direction: 'to' as const, url: 'file:///b', lagMs: 0, silentMs: S, trouble: null };
+const relay = {
+  ...{ direction: 'to' as const, id: 'b'.repeat(16), url: 'file:///b' },
+  ...{ lagMs: 0, silentMs: S, trouble: null },
+};
 
 const facts = (changes: Partial<CheckFacts> = {}): CheckFacts => ({
   ...{ cluster: 'main', role: 'active', primary: 'db1', archiving: true, epoch: 3, timeline: 2 },
-  ...{ lastSegment: segment(9), nodes: [primary, standby], waitingMs: 0, gaps: [], relays: [] },
+  ...{
+    lastSegment: segment(9),
+    nodes: [primary, standby],
+    waitingMs: 0,
+    flushed: false,
+    gaps: [],
+    relays: [],
+  },
   ...{ backups: [{ startSegment: segment(2), ageMs: 500 * S }], spilledFiles: 0, triggerMs: null },
   ...changes,
 });
@@ -46,6 +56,13 @@ test.each<[string, Partial<CheckFacts>, string, RegExp | null]>([
   ['all well', {}, 'ok', null],
   ['no primary', { primary: null }, 'critical', /^no primary$/],
   ['archiving off', { archiving: false }, 'warning', /archiving is off/],
+  ['a flushed primary', { flushed: true }, 'warning', /flushed: nothing is archived/],
+  [
+    'an old primary that is fenced',
+    { nodes: [primary, { ...standby, role: 'primary' }] },
+    'warning',
+    /^db2 was the primary, and is fenced$/,
+  ],
   ['a node just below its threshold', { nodes: [primary, { ...standby, silentMs: 60 * S - 1 }] }, 'ok', null],
   [
     'a silent standby',

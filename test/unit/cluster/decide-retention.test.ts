@@ -250,7 +250,10 @@ describe('backups', () => {
     ['never none', policy({ keepBackups: 0 }), ['a'], 12],
     [
       'of two that end at the same place the one that finished last, whatever their ids',
-      { backups: [backup('z', seg(1, 12), 2 * DAY), backup('y', seg(1, 12), DAY)], policy: POLICY },
+      {
+        backups: [...four.slice(0, 2), backup('z', seg(1, 12), 2 * DAY), backup('y', seg(1, 12), DAY)],
+        policy: POLICY,
+      },
       ['y'],
       12,
     ],

@@ -455,8 +455,11 @@ const RUNS = Number(process.env['WALVAULT_WALKS'] ?? 60);
 test('no walk loses what was told archived, mixes branches, or leaves two vaults that cannot agree', async () => {
   const step: fc.Arbitrary<Step> = fc.record({ kind: fc.constantFrom(...KINDS), who: fc.nat(11) });
   const reached = new Map<string, number>();
-  await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 60, size: 'max' }), async (steps) => {
+  const wanted = [...new Set<string>([...KINDS, 'taken over', 'gap'])];
+  const isEnough = (kind: string): boolean => (reached.get(kind) ?? 0) > 3;
+  const walk = fc.asyncProperty(
+    fc.array(step, { minLength: 10, maxLength: 60, size: 'max' }),
+    async (steps) => {
       const world = new World();
       await world.start();
       for (const one of steps) {
@@ -474,9 +477,10 @@ test('no walk loses what was told archived, mixes branches, or leaves two vaults
       if (world.again > 0) reached.set('filled', (reached.get('filled') ?? 0) + 1);
       if (world.chosen === 'B') reached.set('taken over', (reached.get('taken over') ?? 0) + 1);
       await world.settle();
-    }),
-    { numRuns: RUNS },
+    },
   );
-  for (const kind of new Set<string>([...KINDS, 'taken over', 'gap']))
-    expect([kind, (reached.get(kind) ?? 0) > 3]).toEqual([kind, true]);
+  // what is rare is walked for until it has been there: by chance a few walks may not come by
+  for (let round = 0; round < 6 && (round === 0 || !wanted.every(isEnough)); round++)
+    await fc.assert(walk, { numRuns: RUNS });
+  for (const kind of wanted) expect([kind, isEnough(kind)]).toEqual([kind, true]);
 }, 600_000);
