@@ -15,11 +15,19 @@ export const ON_EACH_PAIR = [
   ...['main-job', 'facts-archive-recovery', 'facts-archiving', 'facts-promotion', 'facts-standby'],
   ...['facts-waiting', 'agent', 'archive-wait', 'push-ahead', 'one-content', 'stored-bytes', 'copy', 'fence'],
   ...['third-node', 'vault-away', 'streaming', 'stop-start', 'standby', 'promotion-kill', 'promotion-away'],
-  ...['paths', 'on-fenced', 'wait-mode', 'wait-trigger', 'wait-kill', 'warm-mode'],
+  ...['paths', 'on-fenced', 'archiving', 'wait-mode', 'wait-trigger', 'wait-kill', 'warm-mode'],
 ];
 
 /** The others that kill at crash points: once on each kind of vault, on the first pair of it. */
-export const ON_EACH_KIND = ['flush', 'switchover', 'nodes', 'switchover-vault', 'dr-relay', 'spill'];
+export const ON_EACH_KIND = [
+  'archiving-kill',
+  'flush',
+  'switchover',
+  'nodes',
+  'switchover-vault',
+  'dr-relay',
+  'spill',
+];
 
 /** These need no server. `-t`: only the tests that kill. */
 const WITHOUT_SERVER = [

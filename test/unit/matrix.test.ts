@@ -26,6 +26,9 @@ const LATER = [
     'bad-input',
     'package',
     'pg-upgrade',
+    'external',
+    'two-archivers',
+    'doctor',
   ],
   ...['dr-relay', 'dr-table', 'dr-cut-off', 'dr-disaster', 'spill'],
 ];

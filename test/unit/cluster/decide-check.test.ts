@@ -91,7 +91,12 @@ test.each<[string, Partial<CheckFacts>, string, RegExp | null]>([
     /db2 is behind/,
   ],
   ['an unknown lag', { nodes: [primary, { ...standby, lagMs: null }] }, 'ok', null],
-  ['a fenced node has no lag', { nodes: [primary, { ...standby, role: 'fenced', lagMs: 1e9 }] }, 'ok', null],
+  [
+    'a fenced node has no lag',
+    { nodes: [primary, { ...standby, role: 'fenced', lagMs: 1e9 }] },
+    'warning',
+    /^db2 was the primary, and is fenced$/,
+  ],
   [
     'trouble of a standby',
     { nodes: [primary, { ...standby, trouble: 'diverged' }] },
