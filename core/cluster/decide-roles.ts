@@ -341,7 +341,7 @@ function openHead(head: Head, request: OpenRequest, fork: Lsn, promotion: Promot
 const leastLsn = (lsns: Lsn[]): Lsn => lsns.reduce((least, lsn) => (lsn < least ? lsn : least));
 
 /** The history a node brings must tell the same story as the vault up to its own fork. */
-function checkAncestors(
+export function checkAncestors(
   ancestors: HistoryEntry[],
   lineage: Lineage,
 ): { do: 'agree'; parent: number; fork: Lsn } | Refused {

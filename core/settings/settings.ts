@@ -255,6 +255,14 @@ export const SETTINGS = {
     text: 'Its own vault is tried all the time, and what was spilled goes there first when it answers.',
     example: '5m',
   }),
+  roles: setting({
+    kind: choice('own', 'external'),
+    default: 'own',
+    usedBy: ['configure', 'agent'],
+    summary: 'Who decides which node is the primary: walvault, or another tool.',
+    text: "own: a trigger does; a server promoted otherwise is refused until a person runs `walvault claim` there. external: Patroni, repmgr or a person promotes (pg_promote), and the agent of the promoted server claims the next epoch by itself, where its timeline is a new one and forked from the live branch past all that is archived. Its key needs the operator's right for that.",
+    example: 'external',
+  }),
   onFenced: setting({
     kind: choice('none', 'stop'),
     default: 'none',

@@ -20,6 +20,7 @@ import {
   type AgentRequest,
 } from './agent-socket.ts';
 import { readHead } from './cluster.ts';
+import { ExternalRoles } from './external.ts';
 import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
 import { inWords, Journal, openNode, type NodeContext } from './node-context.ts';
@@ -86,6 +87,7 @@ class Agent {
   readonly #promoter: Promoter;
   readonly #roles: RoleWatch;
   readonly #sweeper: Sweeper;
+  readonly #external: ExternalRoles;
   readonly #reporter: NodeReporter;
   #role: Role = 'follow';
   #finish = false;
@@ -106,7 +108,10 @@ class Agent {
     this.#promoter = new Promoter(context, this.#journal, this.#spool, this.#follower);
     this.#roles = new RoleWatch(context, this.#journal);
     this.#sweeper = new Sweeper(context, this.#journal);
-    this.#reporter = new NodeReporter(context, this.#journal, version, this.#follower, this.#pusher);
+    this.#external = new ExternalRoles(context, this.#journal, () => this.#isPrimary());
+    this.#reporter = new NodeReporter(
+      ...([context, this.#journal, version, this.#follower, this.#pusher, this.#external] as const),
+    );
   }
 
   async run(): Promise<void> {
@@ -250,6 +255,7 @@ class Agent {
   async #push(): Promise<void> {
     const seal = readSeal(this.#context.paths);
     if (seal !== undefined) await this.#openLate(seal);
+    await this.#external.look();
     await this.#pusher.scan(this.#pusher.waiting === 0);
     if (this.#switchDue) await this.#switch();
   }
@@ -319,15 +325,18 @@ class Agent {
       this.#opening = undefined;
     });
     return this.#opening.then((outcome) => {
-      if (outcome.done === 'opened') {
-        this.#switchDue = true;
-        this.#reporter.trouble = null;
-        this.#lookedAt = 0;
-        this.#roles.expect();
-        this.#wake?.();
-      }
+      if (outcome.done === 'opened') this.#isPrimary();
       return outcome;
     });
+  }
+
+  /** The vault has just taken this node's timeline for the live one. */
+  #isPrimary(): void {
+    this.#switchDue = true;
+    this.#reporter.trouble = null;
+    this.#lookedAt = 0;
+    this.#roles.expect();
+    this.#wake?.();
   }
 
   async #handle(request: AgentRequest & { build: string | null }): Promise<AgentAnswer> {
@@ -372,6 +381,8 @@ class Agent {
     ) {
       await this.#open(this.#context.settings.archiveTimeout);
     }
+    // Before it is refused: three refusals cost PostgreSQL's archiver a pause of a minute.
+    await this.#external.look();
     const note = await this.#pusher.archive(name, file);
     return { ok: true, ...(note === undefined ? {} : { note }) };
   }

@@ -36,6 +36,8 @@ export const CRASH_POINTS = [
   'open-asked',
   /** `recovered`: the vault has opened, the seal still lies here. */
   'open-committed',
+  /** Claim of a server with a timeline of its own: the epoch is its, the timeline is not open. */
+  'claim-committed',
   /** Flush: pg_hba.conf has its second name, the one that rejects everybody is not in its place. */
   'flush-saved',
   /** Flush: the one that rejects everybody is in its place, the postmaster may have read it. */

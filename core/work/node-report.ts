@@ -11,6 +11,7 @@ import { waitingSince } from '../postgres/wal-directory.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { parseWalName } from '../wal/name.ts';
 import { putEvent } from './cluster.ts';
+import type { ExternalRoles } from './external.ts';
 import type { Follower } from './follow.ts';
 import { heartbeat, type NodeReport } from './heartbeat.ts';
 import { readLocalWord } from './local-off.ts';
@@ -36,17 +37,26 @@ export class NodeReporter {
   readonly #version: string;
   readonly #follower: Follower;
   readonly #pusher: Pusher;
+  readonly #external: ExternalRoles;
   /** The last report said that the server has reached the end of its base backup. */
   #consistent = false;
   /** What is wrong with this node, for its row; null: nothing. */
   trouble: string | null = null;
 
-  constructor(context: NodeContext, journal: Journal, version: string, follower: Follower, pusher: Pusher) {
+  constructor(
+    context: NodeContext,
+    journal: Journal,
+    version: string,
+    follower: Follower,
+    pusher: Pusher,
+    external: ExternalRoles,
+  ) {
     this.#context = context;
     this.#journal = journal;
     this.#version = version;
     this.#follower = follower;
     this.#pusher = pusher;
+    this.#external = external;
   }
 
   /** What the node says of itself, at each interval; a primary's nonce goes with it. */
@@ -86,13 +96,14 @@ export class NodeReporter {
         error.code === 'fenced'
           ? `; if it was promoted by hand and shall be the primary, run 'walvault claim' here`
           : '';
-      const trouble = `${error.message}${hint}`;
+      const unclaimed = this.#external.why; // says more than that it is no primary
+      const trouble = unclaimed ?? `${error.message}${hint}`;
       if (this.trouble !== trouble)
         await putEvent(cluster, {
           kind: error.code === 'fenced' || error.code === 'copied' ? error.code : 'refused',
           node: this.#context.node,
           epoch: 0,
-          text: error.message,
+          text: unclaimed ?? error.message,
         });
       this.trouble = trouble;
       await heartbeat(cluster, { ...report, trouble });

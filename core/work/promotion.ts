@@ -10,14 +10,15 @@ import {
   missingBefore,
   type OpenRequest,
 } from '../cluster/decide-roles.ts';
-import { keys, type HistoryRow, type Promotion } from '../cluster/facts.ts';
+import { keys, type Control, type HistoryRow, type Promotion } from '../cluster/facts.ts';
 import type { Change } from '../vault/manifest.ts';
 import { parseHistory } from '../wal/history.ts';
 import { formatLsn, type Lsn } from '../wal/lsn.ts';
 import { historyName } from '../wal/name.ts';
 import { asRow, changing, eventChange, newId, objectKeys, readControl, type Cluster } from './cluster.ts';
-import { readBranch, type HistoryCache } from './branch.ts';
+import { readBranch, type Branch, type HistoryCache } from './branch.ts';
 import { inTurn, newNonce, type WriterSeat, type WriterState } from './writer.ts';
+import { crashPoint } from './crash-points.ts';
 import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
 import { walRow } from './commit.ts';
@@ -64,7 +65,7 @@ export async function sealPromotion(
 }
 
 /** Rows of streamed segments that one open can take along: a transaction holds 100. */
-const FILL_LIMIT = 90;
+export const FILL_LIMIT = 90;
 
 /**
  * Opens the new timeline in the vault, proven by the node's own history file, and takes up the epoch here.
@@ -183,6 +184,10 @@ export type Claim = {
   supersede?: number;
   /** As for a trigger: the way to the armed replica, which is fenced first. */
   direct?: DirectWay;
+  /** Who claims, where no person does; for the event. */
+  by?: string;
+  /** Asked of the very rows that the transaction is conditional on. @throws VaultError  no claim */
+  judge?: (control: Control, branch: Branch) => Promise<void>;
 };
 
 /**
@@ -202,11 +207,13 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
     changing<{ epoch: number; then: 'open' | 'nothing' }>(
       async function attempt() {
         const control = await readControl(cluster);
-        const { head, lineage } = await readBranch(cluster);
+        const branch = await readBranch(cluster);
+        const { head, lineage } = branch;
         if (head.promotion?.id === id)
           return {
             result: { epoch: control.epoch, then: head.promotion.state === 'open' ? 'nothing' : 'open' },
           };
+        await claim.judge?.(control, branch);
         const request = {
           node: seat.node,
           place: seat.place,
@@ -229,7 +236,7 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
         await putControlObject(cluster, decision.control);
         const before: WriterState = seat.store.read() ?? { epoch: 0, nonce: '', next: null };
         seat.store.write({ ...before, open: { epoch, nonce } });
-        const text = `${seat.node} claimed epoch ${epoch} on timeline ${claim.timeline} (was ${control.primary ?? 'none'}, epoch ${control.epoch})`;
+        const text = `${seat.node} claimed epoch ${epoch} on timeline ${claim.timeline} (was ${control.primary ?? 'none'}, epoch ${control.epoch})${claim.by === undefined ? '' : `, by ${claim.by}`}`;
         return {
           result: { epoch, then: decision.then },
           changes: [
@@ -243,6 +250,8 @@ export async function claimRole(cluster: Cluster, seat: WriterSeat, claim: Claim
     ),
   );
   if (claimed.then === 'nothing') takeUp(seat, claimed.epoch);
-  else await openPromotion(cluster, seat, { ...claim, historyText: claim.historyText ?? '' });
+  else crashPoint('claim-committed');
+  if (claimed.then === 'open')
+    await openPromotion(cluster, seat, { ...claim, historyText: claim.historyText ?? '' });
   return claimed.epoch;
 }
