@@ -60,6 +60,8 @@ then on every trigger fences both vaults. --dr-vault none takes it back, once ev
     context.answer({ ...done, printed: print, drVault: direct ?? null }, () => done.lines.join('\n'));
     for (const { name, was } of done.replaced)
       context.say(`${print ? 'would replace' : 'replaced'} ${name}, which was: ${was}`);
+    if (done.kept !== null)
+      context.say(`kept archive_command, which calls walvault and something else: ${done.kept}`);
     if (print) context.say('printed only: nothing was changed');
     else tellDue(context, done, pgdata, node);
   },

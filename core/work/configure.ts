@@ -22,7 +22,7 @@ import { withConnection, type ConnectOptions } from '../postgres/sql.ts';
 import { readControl, type Cluster } from './cluster.ts';
 import { stateDirOf } from './node-state.ts';
 import { withoutAgent } from './without-agent.ts';
-import { commandsOf, installState, type Commands, type InstallRequest } from './wrappers.ts';
+import { commandsOf, installState, isCombined, type Commands, type InstallRequest } from './wrappers.ts';
 
 /** State directory and program of a node; `stateDir` is `<PGDATA>.walvault` unless told. */
 export type Installation = Omit<InstallRequest, 'pgdata' | 'stateDir'> & { stateDir?: string };
@@ -54,6 +54,8 @@ export type Configured = {
   running: boolean;
   /** Commands of others that were replaced. */
   replaced: { name: string; was: string }[];
+  /** An archive_command that calls walvault's wrapper among others, and was left as it is. */
+  kept: string | null;
 };
 
 /** Read before the parameters are decided. */
@@ -106,6 +108,7 @@ export async function configurePrimary(cluster: Cluster, request: ConfigureReque
       stateDir,
       running: pgdata.running !== undefined,
       replaced: replacedCommands(planned, current),
+      kept: combinedCommand(planned, current) ?? null,
     };
     if (request.print) return { ...result, due: 'none' };
     // wrappers first: PostgreSQL may call them as soon as it is told of them
@@ -149,7 +152,7 @@ export function nodeParameters(
   current: ReadonlyMap<string, string>,
 ): Record<string, string> {
   const parameters: Record<string, string> = {
-    archive_command: commands.archiveCommand,
+    archive_command: archiveCommandOf(commands, current),
     restore_command: commands.restoreCommand,
     archive_cleanup_command: commands.cleanupCommand,
     recovery_end_command: commands.recoveredCommand,
@@ -171,12 +174,25 @@ function isOn(mode: string | undefined): boolean {
   return mode !== undefined && /^(on|always|true|yes|1|t|y|tr|tru|ye)$/i.test(mode);
 }
 
+/** An archive_command that calls ours among others; undefined: there is none. */
+export function combinedCommand(
+  commands: Commands,
+  current: ReadonlyMap<string, string>,
+): string | undefined {
+  const command = current.get('archive_command');
+  return isCombined(command, commands) ? command : undefined;
+}
+
+function archiveCommandOf(commands: Commands, current: ReadonlyMap<string, string>): string {
+  return combinedCommand(commands, current) ?? commands.archiveCommand;
+}
+
 function replacedCommands(
   commands: Commands,
   current: ReadonlyMap<string, string>,
 ): { name: string; was: string }[] {
   const ours: Record<string, string> = {
-    archive_command: commands.archiveCommand,
+    archive_command: archiveCommandOf(commands, current),
     restore_command: commands.restoreCommand,
     archive_cleanup_command: commands.cleanupCommand,
     recovery_end_command: commands.recoveredCommand,

@@ -16,7 +16,7 @@ import type { Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { findHbaFile, refuseConnections } from './refuse-connections.ts';
 import { waitForWal } from './wal-arrival.ts';
-import { commandsOf } from './wrappers.ts';
+import { commandsOf, isCombined } from './wrappers.ts';
 
 /** How long a terminated session may take to go, in ms: it may hold up an operation that cannot be interrupted. */
 const TERMINATE_LIMIT_MS = 15_000;
@@ -151,8 +151,9 @@ async function checkServer(client: Client, { pgdata, stateDir }: ServerFlush): P
     throw new VaultError('refused', 'archive_mode is off: the last WAL would never reach the vault', {
       hint: `${configure}, then restart the server.`,
     });
-  const { archiveCommand } = commandsOf(stateDir);
-  if (facts.command !== archiveCommand || (facts.library ?? '') !== '')
+  const commands = commandsOf(stateDir);
+  const isOurs = facts.command === commands.archiveCommand || isCombined(facts.command, commands);
+  if (!isOurs || (facts.library ?? '') !== '')
     throw new VaultError(
       'refused',
       facts.library

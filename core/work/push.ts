@@ -226,7 +226,9 @@ export class Pusher {
     if (this.#jobs.size >= QUEUE / 2 || (!now && Date.now() - this.#scannedAt < 1000)) return;
     this.#scannedAt = Date.now();
     const directory = path.join(this.#context.pgdata, 'pg_wal');
-    for (const name of await listReady(directory, QUEUE)) {
+    // Beside another archiver that stands still what is in the vault stays ready: it must not fill the look.
+    const marked = listDir(this.#context.paths.now).filter((file) => file.endsWith('.ok')).length;
+    for (const name of await listReady(directory, QUEUE + marked)) {
       if (this.#jobs.has(name) || this.#jobs.size >= QUEUE || fs.existsSync(this.#marker(name))) continue;
       this.#add(name, path.join(directory, name));
     }

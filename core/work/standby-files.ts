@@ -12,7 +12,7 @@ import { syncDirectory } from '../postgres/durable-write.ts';
 import { binMajorVersion, findBinDir, judgeParameter } from '../postgres/server.ts';
 import { removeSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
 import type { ControlFile } from '../wal/control-file.ts';
-import { nodeParameters, type Intervals } from './configure.ts';
+import { combinedCommand, nodeParameters, type Intervals } from './configure.ts';
 import { isWaitNode, removeDurably, replaceDurably, type StatePaths } from './node-state.ts';
 import type { Commands } from './wrappers.ts';
 
@@ -135,6 +135,11 @@ export async function makeStandby(
   // not inclusive and action have no empty value
   if ('recovery_target_inclusive' in changes) changes.recovery_target_inclusive = null;
   if ('recovery_target_action' in changes) changes.recovery_target_action = null;
+  const combined = combinedCommand(commands, current);
+  if (combined !== undefined)
+    notices.push(
+      `archive_command calls something else besides walvault, as on the origin: ${combined}; it must work on this machine before a promotion`,
+    );
   if (parameters.port !== undefined) changes.port = String(parameters.port);
   Object.assign(changes, set, raised(pgdata.control, current, set));
   if (

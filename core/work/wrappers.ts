@@ -72,6 +72,20 @@ export function commandsOf(stateDir: string): Commands {
   };
 }
 
+/**
+ * Does this archive_command call our wrapper among others? While people move over, one command hands each file to walvault and to the
+ * archiver of before (docs/moving-over.md): the wrapper's path stands in it as an argument.
+ */
+export function isCombined(command: string | undefined, { archiveCommand }: Commands): boolean {
+  if (command === undefined || command === archiveCommand) return false;
+  const word = archiveCommand.slice(0, archiveCommand.indexOf(' %p %f'));
+  const bare = word.startsWith("'") ? word.slice(1, -1) : word;
+  return [word, bare].some((one) => {
+    const next = command.charAt(command.indexOf(one) + one.length);
+    return command.includes(one) && (next === '' || /[\s'"]/.test(next));
+  });
+}
+
 function realPath(pgdata: string): string {
   try {
     return fs.realpathSync(pgdata);

@@ -3,7 +3,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { commandsOf, installState } from '../../../core/work/wrappers.ts';
+import { commandsOf, installState, isCombined } from '../../../core/work/wrappers.ts';
 
 let root: string;
 let pgdata: string;
@@ -237,6 +237,19 @@ describe('paths', () => {
 
   test('a % in a path is doubled for PostgreSQL', () => {
     expect(commandsOf('/srv/50%').archiveCommand).toBe(`'/srv/50%%/archive' %p %f`);
+  });
+
+  test.each([
+    ['/usr/local/bin/both /srv/db1.walvault/archive %p %f', true],
+    [`both '/srv/db1.walvault/archive' %p %f`, true],
+    [`'/srv/db1.walvault/archive' %p %f`, false], // ours, alone
+    ['both /srv/db1.walvault/archive-old %p', false],
+    ['both /srv/db2.walvault/archive %p %f', false],
+    ['pgbackrest --stanza=main archive-push %p', false],
+    ['', false],
+    [undefined, false],
+  ])('archive_command %j calls ours among others: %s', (command, is) => {
+    expect(isCombined(command, commandsOf('/srv/db1.walvault'))).toBe(is);
   });
 
   test('a state directory inside PGDATA is refused', async () => {
