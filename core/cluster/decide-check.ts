@@ -110,7 +110,8 @@ export function decideCheck(facts: CheckFacts, thresholds: Thresholds): Check {
   for (const node of facts.nodes) {
     const isPrimary = node.name === facts.primary;
     // without a primary nobody has fenced it
-    const isFenced = facts.primary !== null && !isPrimary && (node.role === 'fenced' || node.role === 'primary');
+    const isFenced =
+      facts.primary !== null && !isPrimary && (node.role === 'fenced' || node.role === 'primary');
     if (isFenced) find('warning', `${node.name} was the primary, and is fenced`);
     if (node.trouble !== null) find(isPrimary ? 'critical' : 'warning', `${node.name}: ${node.trouble}`);
     if (facts.role === 'active' || !isPrimary)

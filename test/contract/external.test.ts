@@ -6,6 +6,7 @@ import { openCluster, readControl, readHead } from '../../core/work/cluster.ts';
 import { archivedPast, whyNot } from '../../core/work/external.ts';
 import { claimRole, openPromotion } from '../../core/work/promotion.ts';
 import { parseHistory } from '../../core/wal/history.ts';
+import { dieAt } from '../harness/crashes.ts';
 import { fakeNode, newCluster, newStandby, onWire, segment, type FakeNode } from '../harness/fake-node.ts';
 import { withNodeKey } from '../harness/node-key.ts';
 import { vaultKinds } from '../harness/open-vaults.ts';
@@ -92,6 +93,17 @@ describe.each(vaultKinds)('claims of an agent on $name', (kind) => {
     expect(await db2.archive(segment(2, 4))).toBe('committed');
     await expect(db1.archive(segment(1, 4))).rejects.toMatchObject({ code: 'fenced' });
   });
+
+  if (kind.name === 'file' || kind.name.startsWith('s3'))
+    test('killed at claim-committed: claimed once more, it opens one epoch later', async () => {
+      await dieAt('claim-committed', 'claim', db1.cluster);
+      expect(await readControl(db1.cluster)).toMatchObject({ epoch: 2, primary: 'db2' });
+      expect((await readHead(db1.cluster)).timeline).toBe(1);
+      await expect(db1.archive(segment(1, 4))).rejects.toMatchObject({ code: 'fenced' });
+      expect(await claimRole(db2.cluster, db2.seat, { ...promoted, supersede: 2 })).toBe(3);
+      expect(await readHead(db1.cluster)).toMatchObject({ epoch: 3, timeline: 2 });
+      expect(await db2.archive(segment(2, 4))).toBe('committed');
+    });
 
   test('past the fork a segment that is not there is no proof that nothing was', async () => {
     const branch = await readBranch(db1.cluster);

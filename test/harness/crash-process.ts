@@ -7,9 +7,11 @@ import { announceArrivals } from '../../core/work/announce.ts';
 import { openCluster, type Cluster } from '../../core/work/cluster.ts';
 import { converge } from '../../core/work/converge.ts';
 import { ORPHAN_MS } from '../../core/work/orphans.ts';
+import { claimRole } from '../../core/work/promotion.ts';
 import { runRetention } from '../../core/work/retention.ts';
 import { adoptSpills, setAsideSpills } from '../../core/work/spill.ts';
 import { takeOver } from '../../core/work/takeover.ts';
+import { seatOf } from './fake-node.ts';
 
 const DAY = 86_400_000;
 
@@ -33,6 +35,12 @@ const jobs = {
   converge: (active: Cluster, other?: Cluster) => converge(active, other!),
   adopt: (replica: Cluster) => adoptSpills(replica),
   'set-aside': (replica: Cluster) => setAsideSpills(replica),
+  /** db2, promoted by others in front of segment 4, claims the epoch. */
+  claim: (cluster: Cluster) =>
+    claimRole(cluster, seatOf('db2'), {
+      timeline: 2,
+      historyText: '1\t0/400000\tno recovery target specified\n',
+    }),
   announce: (replica: Cluster) => announceArrivals(replica, async () => {}),
 } as const;
 
