@@ -18,12 +18,8 @@ import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
 const folder = path.resolve(import.meta.dirname, '../../docs/runbook');
 /** Those that say `<!-- run by: FILE -->` want what this site has not, and are run by a test of their own. */
-const pages = readdirSync(folder).filter(
-  (name) =>
-    name.endsWith('.md') &&
-    name !== 'README.md' &&
-    !readFileSync(path.join(folder, name), 'utf8').includes('<!-- run by: '),
-);
+const all = readdirSync(folder).filter((name) => name.endsWith('.md') && name !== 'README.md');
+const pages = all.filter((name) => !readFileSync(path.join(folder, name), 'utf8').includes('<!-- run by: '));
 const pair = onePair(0);
 
 /** A site, and what the steps of one page did to it. */
@@ -230,12 +226,8 @@ class Rehearsal {
 
 test('the runbook has all its pages, and its index names them', () => {
   const index = readFileSync(path.join(folder, 'README.md'), 'utf8');
-  expect(pages.filter((page) => !index.includes(`](${page})`))).toEqual([]);
-  expect(
-    [...index.matchAll(/\]\(([a-z-]+\.md)\)/g)]
-      .map(([, page]) => page)
-      .filter((page) => !pages.includes(page!)),
-  ).toEqual([]);
+  expect(all.filter((page) => !index.includes(`](${page})`))).toEqual([]);
+  expect([...index.matchAll(/\]\(([a-z-]+\.md)\)/g)].filter(([, page]) => !all.includes(page!))).toEqual([]);
 });
 
 test.each(pages)('%s does what it says', async (page) => {
