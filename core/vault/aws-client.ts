@@ -8,6 +8,7 @@ import { NodeHttpHandler } from '@smithy/node-http-handler';
 import http from 'node:http';
 import https from 'node:https';
 import { VaultError } from '../errors.ts';
+import { credentialsOf } from './aws-credentials.ts';
 
 export type AwsPlace = {
   region?: string | undefined;
@@ -46,6 +47,7 @@ export function clientSettings(
     ...(region === undefined ? {} : { region }),
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(place.profile === undefined ? {} : { profile: place.profile }),
+    credentials: credentialsOf(place.profile),
     maxAttempts: 3,
     requestHandler: new NodeHttpHandler({
       connectionTimeout: Math.min(attemptMs, 3000),
