@@ -19,7 +19,7 @@ import { readSeal, readText } from './node-state.ts';
 import { closeGate, hasTaken, openSealed } from './promote.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
 import { bringHomeAlone } from './push-spill.ts';
-import { declineFile, fetchFile, storeFile, type StoredFile, type UnstoredFile } from './store-file.ts';
+import { fetchFile, handIn, readWhole } from './store-file.ts';
 
 /**
  * @returns a line for the server's log, where the file was ignored since archiving is off
@@ -44,14 +44,14 @@ export async function archiveAlone(
       ignoreHere(paths, [name], (await readControlFile(context.pgdata)).segmentSize);
       return ignoredHereText(name, undefined);
     }
-    const bytes = await fs.promises.readFile(file).catch((cause: Error) => {
-      throw new VaultError('pgdata', `cannot read ${file}: ${cause.message}`, { cause });
-    });
+    const bytes = await readWhole(file);
     const cluster = await context.cluster();
     await withSpillsHome(context, cluster, () => declareIgnored(cluster, seat, paths));
     for (;;) {
       try {
-        const handed = await handIn(context, cluster, { name, bytes });
+        const isOff = !(await readControl(cluster)).archiving;
+        const { zstdLevel } = context.settings;
+        const handed = await handIn(cluster, seat, { name, bytes }, { isOff, zstdLevel });
         const results =
           handed === 'same'
             ? []
@@ -63,17 +63,6 @@ export async function archiveAlone(
       }
     }
   });
-}
-
-async function handIn(
-  { seat, settings }: NodeContext,
-  cluster: Cluster,
-  file: { name: string; bytes: Buffer },
-): Promise<StoredFile | UnstoredFile | 'same'> {
-  const { archiving } = await readControl(cluster);
-  if (!archiving && !file.name.endsWith('.history')) return declineFile(cluster, seat, file);
-  const epoch = seat.store.read()?.epoch ?? 0;
-  return storeFile(cluster, { ...seat, epoch }, file, settings.zstdLevel);
 }
 
 /**

@@ -2,7 +2,6 @@
  * Where the files that wait go: into the vault, or, while that is out of reach, beside the rows of a replica (core/work/push-spill.ts). The
  * queue (core/work/push.ts) is the same for both.
  */
-import fs from 'node:fs';
 import { VaultError } from '../errors.ts';
 import { decideWriter } from '../cluster/decide-archive.ts';
 import { keys, type Control } from '../cluster/facts.ts';
@@ -10,11 +9,8 @@ import { parseWalName } from '../wal/name.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
 import { commitFiles, NotStored, type CommitResult } from './commit.ts';
 import type { NodeContext } from './node-context.ts';
-import { declineFile, storeFile, type StoredFile, type UnstoredFile } from './store-file.ts';
+import { handIn, readWhole, type Handed, type StoredFile, type UnstoredFile } from './store-file.ts';
 import { inTurn, settle, writerOf } from './writer.ts';
-
-/** What became of a file before its commit: stored, not stored since archiving is off, or there already. */
-export type Handed = StoredFile | UnstoredFile | 'same';
 
 export interface Lane {
   readonly kind: 'vault' | 'spill';
@@ -49,10 +45,7 @@ export class VaultLane implements Lane {
     const { seat, settings } = this.#context;
     const bytes = await readWhole(path);
     await this.#checkWriter(cluster, name);
-    // the commit decides by the vault's word as it is then
-    if (this.#isOff && !name.endsWith('.history')) return declineFile(cluster, seat, { name, bytes });
-    const epoch = seat.store.read()?.epoch ?? 0;
-    return storeFile(cluster, { ...seat, epoch }, { name, bytes }, settings.zstdLevel);
+    return handIn(cluster, seat, { name, bytes }, { isOff: this.#isOff, zstdLevel: settings.zstdLevel });
   }
 
   async commit(cluster: Cluster, files: readonly (StoredFile | UnstoredFile)[]): Promise<CommitResult[]> {
@@ -93,13 +86,4 @@ async function isHeld(cluster: Cluster, name: string): Promise<boolean> {
       ? keys.history(cluster.partition, parsed.timeline)
       : keys.wal(cluster.partition, name);
   return (await cluster.vault.manifest.get(key)) !== undefined;
-}
-
-/** @throws VaultError pgdata  with the path, when PostgreSQL's file is not there or not readable */
-export async function readWhole(file: string): Promise<Buffer> {
-  try {
-    return await fs.promises.readFile(file);
-  } catch (cause) {
-    throw new VaultError('pgdata', `cannot read ${file}: ${(cause as Error).message}`, { cause });
-  }
 }

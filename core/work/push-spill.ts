@@ -16,10 +16,10 @@ import { COMMIT_BATCH, type CommitResult } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
 import { readText, replaceDurably, type StatePaths } from './node-state.ts';
-import { readWhole, type Lane } from './push-lane.ts';
+import type { Lane } from './push-lane.ts';
 import { commitSpill } from './spill-commit.ts';
 import { takeHome } from './spill.ts';
-import { isStored, storeFile, type StoredFile, type UnstoredFile } from './store-file.ts';
+import { isStored, readWhole, storeFile, type StoredFile, type UnstoredFile } from './store-file.ts';
 import { writerOf, type WriterSeat, type WriterState, type WriterStore } from './writer.ts';
 
 /** spill.json */

@@ -17,9 +17,9 @@ import { crashPoint } from './crash-points.ts';
 import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
 import { declareIgnored, ignoredHereText, ignoreHere, readIgnored, readLocalWord } from './local-off.ts';
 import { listDir, openSpool, vaultIdOf } from './node-state.ts';
-import { VaultLane, type Handed, type Lane } from './push-lane.ts';
+import { VaultLane, type Lane } from './push-lane.ts';
 import { SpillLane } from './push-spill.ts';
-import { isStored } from './store-file.ts';
+import { isStored, type Handed } from './store-file.ts';
 import { Swept } from './tombstones.ts';
 
 /** Markers that lie ahead of PostgreSQL before a request is answered while more waits. */

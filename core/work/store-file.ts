@@ -3,6 +3,7 @@
  * checked against its row and its name). The row is put by core/work/commit.ts, always after the object.
  */
 import { createHash } from 'node:crypto';
+import fs from 'node:fs';
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import { VaultError } from '../errors.ts';
@@ -10,6 +11,7 @@ import { keys, type WalRow } from '../cluster/facts.ts';
 import { checkFirstPage } from '../wal/page-header.ts';
 import { parseWalName } from '../wal/name.ts';
 import { newId, objectKeys, readHead, type Cluster } from './cluster.ts';
+import type { WriterSeat } from './writer.ts';
 
 const compress = promisify(zlib.zstdCompress);
 const decompress = promisify(zlib.zstdDecompress);
@@ -28,6 +30,9 @@ export type StoredFile = {
 
 /** A file that was not stored since archiving was seen to be off. `sha256` undefined: nobody has its bytes any more. */
 export type UnstoredFile = { name: string; sha256: string | undefined; unstored: true };
+
+/** What became of a file before its commit: stored, not stored since archiving is off, or there already. */
+export type Handed = StoredFile | UnstoredFile | 'same';
 
 export const isStored = (file: StoredFile | UnstoredFile): file is StoredFile => !('unstored' in file);
 
@@ -125,6 +130,32 @@ export async function declineFile(
   const row = (await cluster.vault.manifest.get(keys.wal(cluster.partition, name))) as WalRow | undefined;
   if (row) return sameOrConflict(cluster, origin, name, { held: row.sha256, sha256, by: row.node });
   return { name, sha256, unstored: true };
+}
+
+/**
+ * Stores a file, or, where archiving was seen to be off, does not: the commit decides by the vault's word as it is then. Histories are
+ * stored either way.
+ *
+ * @throws VaultError  as storeFile and declineFile
+ */
+export async function handIn(
+  cluster: Cluster,
+  seat: WriterSeat,
+  file: { name: string; bytes: Buffer },
+  { isOff, zstdLevel }: { isOff: boolean; zstdLevel: number },
+): Promise<Handed> {
+  if (isOff && !file.name.endsWith('.history')) return declineFile(cluster, seat, file);
+  const epoch = seat.store.read()?.epoch ?? 0;
+  return storeFile(cluster, { ...seat, epoch }, file, zstdLevel);
+}
+
+/** @throws VaultError pgdata  with the path, when PostgreSQL's file is not there or not readable */
+export async function readWhole(file: string): Promise<Buffer> {
+  try {
+    return await fs.promises.readFile(file);
+  } catch (cause) {
+    throw new VaultError('pgdata', `cannot read ${file}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** Both sides are named: where two copies of one node write, its name alone tells nobody which to stop. */
