@@ -115,8 +115,9 @@ export class NodeReporter {
     const { paths } = this.#context;
     if (role === 'push') {
       const lastArchived = this.#pusher.lastArchived;
+      const { majorVersion } = await readControlFile(this.#context.pgdata);
       return {
-        ...(await aboutNode(this.#context, this.#version)),
+        ...aboutNode(this.#context, this.#version, majorVersion),
         trouble: this.trouble ?? this.#offHere(),
         role: 'primary',
         consistent: true,
@@ -176,9 +177,7 @@ export class NodeReporter {
   }
 }
 
-async function aboutNode(context: NodeContext, version: string): Promise<NodeReport> {
-  const { node, pgdata, seat } = context;
-  const { majorVersion } = await readControlFile(pgdata);
+function aboutNode({ node, seat }: NodeContext, version: string, majorVersion: number): NodeReport {
   return {
     name: node,
     place: seat.place,
@@ -197,7 +196,7 @@ export async function standbyReport(context: NodeContext, version: string): Prom
   const restartPoint = readRestartPoint(paths);
   const mode = await followMode(pgdata, paths);
   return {
-    ...(await aboutNode(context, version)),
+    ...aboutNode(context, version, control.majorVersion),
     role: 'standby',
     consistent: recovered && (control.state === 5 || control.state === 2),
     lastRestored: served,
