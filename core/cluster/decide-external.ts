@@ -77,12 +77,16 @@ export function decideExternal(
       `timeline ${timeline} was opened by ${openedBy}; two servers took one number, and what this one wrote since is its own`,
       REJOIN,
     );
-  if (timeline <= head.lastTimeline) return { do: 'nothing', because: 'older' };
-  if (promotion !== null && promotion.state !== 'open' && promotion.node !== node)
+  const other =
+    promotion !== null && promotion.state !== 'open' && promotion.node !== node ? promotion : null;
+  // Between the other's claim and its open no history says whose number it is: not older, and nothing is settled yet.
+  if (timeline <= head.lastTimeline && other?.reserved !== timeline)
+    return { do: 'nothing', because: 'older' };
+  if (other !== null)
     return refuse(
       'refused',
-      `a promotion of ${promotion.node} is pending (epoch ${promotion.epoch}, ${promotion.state})`,
-      `it is looked at again; 'walvault claim --supersede ${promotion.epoch}' here gives the other up`,
+      `a promotion of ${other.node} is pending (epoch ${other.epoch}, ${other.state})`,
+      `it is looked at again; 'walvault claim --supersede ${other.epoch}' here gives the other up`,
     );
   const checked = checkAncestors(facts.ancestors, lineage);
   if (checked.do === 'refuse') return refuse(checked.code, checked.message, checked.hint ?? REJOIN);

@@ -7,7 +7,8 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseHistory } from '../../core/wal/history.ts';
-import { segmentEnd } from '../../core/wal/name.ts';
+import { parseLsn } from '../../core/wal/lsn.ts';
+import { segmentEnd, segmentStart } from '../../core/wal/name.ts';
 import { onePair } from '../harness/pairs.ts';
 import { killHard, waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
@@ -135,6 +136,17 @@ describe(`promoted by others, ${pair.title}`, () => {
       end.slice(0, 16) + (Number.parseInt(end.slice(16), 16) - 1).toString(16).toUpperCase().padStart(8, '0');
     await site.holds(last);
     await site.server('db2').kill9();
+    // At once means: neither knows of the other. Cut off from the vault once both have replayed all of it: one that finds the claim of the
+    // other goes over to its timeline, and its own promotion is then a second one after it.
+    for (const node of ['db4', 'db5']) {
+      const standby = site.server(node);
+      await waitFor(`${node} has replayed into ${last}`, 60_000, async () => {
+        const at = parseLsn(String(await standby.value('SELECT pg_last_wal_replay_lsn()')));
+        return at > segmentStart(last, 1 << 20);
+      });
+      await standby.query(`ALTER SYSTEM SET restore_command = 'false'`);
+      await standby.query('SELECT pg_reload_conf()');
+    }
     await Promise.all(['db4', 'db5'].map((node) => site.server(node).promoteByHand()));
     const primary = await waitFor('one has claimed', 60_000, async () => {
       const status = await site.status();

@@ -98,8 +98,13 @@ describe('roles = "external"', () => {
     [ctl, hd] = [claimed.control, claimed.head];
     // killed before the open: it stands, and only the open follows
     expect(decideExternal(ctl, hd, lineage, facts, limits)).toEqual({ do: 'open' });
+    // promoted at the same moment, with the same number: between claim and open it is asked again, never taken for an old one and forgotten
     const rival = { ...facts, node: 'db3' };
-    expect(decideExternal(ctl, hd, lineage, rival, limits)).toEqual({ do: 'nothing', because: 'older' });
+    expect(decideExternal(ctl, hd, lineage, rival, limits)).toMatchObject({
+      ...{ do: 'refuse', message: expect.stringMatching(/promotion of db2 is pending/) },
+    });
+    const old = { ...rival, timeline: 1, ancestors: [] };
+    expect(decideExternal(ctl, hd, lineage, old, limits)).toEqual({ do: 'nothing', because: 'older' });
   });
 
   test.each<[string, ExternalFacts, Control, Head, RegExp]>([
