@@ -39,10 +39,7 @@ const only = (packages, message) => ({ group: packages, message });
 const aws = only(['@aws-sdk/*', '@smithy/*'], '@aws-sdk/* belongs to core/vault and lambdas');
 const cdk = only(['aws-cdk-lib', 'aws-cdk-lib/*', 'constructs'], 'aws-cdk-lib belongs to infra');
 const cli = only(['commander', 'cli-table3', 'cli-progress'], 'the command line belongs to bin');
-const child = only(
-  ['node:child_process', 'child_process'],
-  'node:child_process belongs to core/postgres and hooks/start-agent.ts',
-);
+const child = only(['node:child_process', 'child_process'], 'node:child_process belongs to core/postgres');
 const restrict = (files, ...patterns) => ({
   files,
   rules: { 'no-restricted-imports': ['error', { patterns }] },
@@ -65,7 +62,6 @@ export default tseslint.config(
   restrict(['core/vault/**/*.ts'], cdk, cli, child),
   restrict(['core/postgres/**/*.ts'], aws, cdk, cli),
   restrict(['hooks/**/*.ts'], aws, cdk, cli, child),
-  restrict(['hooks/start-agent.ts'], aws, cdk, cli),
   restrict(['lambdas/**/*.ts'], cdk, cli, child),
   restrict(['infra/**/*.ts'], aws, cli, child),
   restrict(['bin/**/*.ts'], aws, cdk, child),

@@ -5,7 +5,8 @@
 import { VaultError } from '../errors.ts';
 import { readControl } from './cluster.ts';
 import { converge } from './converge.ts';
-import { inWords, type Journal, type NodeContext } from './node-context.ts';
+import { inWords, type Journal } from './journal.ts';
+import type { NodeContext } from './node-context.ts';
 
 export class Sweeper {
   readonly #context: NodeContext;

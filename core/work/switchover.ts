@@ -15,7 +15,7 @@ import type { DirectWay } from './direct.ts';
 import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import type { FlushStep } from './flush-server.ts';
 import type { RelayWaitStep } from './wait-relay.ts';
-import { segmentsBehind } from './status.ts';
+import { segmentsBehind } from './segments-behind.ts';
 import { readTarget, REPORT_MS, untilReported } from './target-report.ts';
 import { triggerPromotion } from './trigger.ts';
 

@@ -31,7 +31,7 @@ const LINES: [file: string, imported: string, said: string][] = [
   ['hooks/probe.ts', 'node:child_process', 'node:child_process belongs to core/postgres'],
   ['bin/probe.ts', 'node:child_process', 'node:child_process belongs to core/postgres'],
   ['core/postgres/probe.ts', 'node:child_process', 'allowed'],
-  ['hooks/start-agent.ts', 'node:child_process', 'allowed'],
+  ['hooks/start-agent.ts', 'node:child_process', 'node:child_process belongs to core/postgres'],
   ['core/work/probe.ts', 'aws-cdk-lib', 'aws-cdk-lib belongs to infra'],
 ];
 

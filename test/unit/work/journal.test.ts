@@ -1,7 +1,7 @@
 /** agent.log stays readable whatever happens for how long: one line a change of state, one summary a minute, a bounded size. */
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { Journal } from '../../../core/work/node-context.ts';
+import { Journal } from '../../../core/work/journal.ts';
 import { statePaths } from '../../../core/work/node-state.ts';
 import { makeScratch, removeScratch } from '../../harness/scratch.ts';
 
