@@ -159,6 +159,31 @@ const RULES: { readonly [K in EventKind]: Rule } = {
     todo: `Make it a standby: 'walvault rejoin' there.`,
     page: 'old-primary-came-back.md',
   },
+  'lease-stop': {
+    ...{ urgency: 'alert', title: 'a primary was stopped at the end of its lease' },
+    means:
+      'It could not have its epoch confirmed in time: a standby may take its place, so it must not go on.',
+    todo: `Look why it did not reach the vault; then start it: 'walvault guard' lets it, where it is still the primary.`,
+    page: 'primary-silent.md',
+  },
+  silent: {
+    ...{ urgency: 'alert', title: 'the primary is silent' },
+    means: 'A witness sees neither heartbeats nor WAL of it.',
+    todo: `Look at it; 'walvault status' says what the witness would do, and whether it waits for a person.`,
+    page: 'primary-silent.md',
+  },
+  heard: {
+    ...{ urgency: 'info', title: 'the primary is heard again' },
+    means: 'It was silent for a while, and nobody took its place.',
+    todo: 'Look why.',
+    page: 'primary-silent.md',
+  },
+  maintenance: {
+    ...{ urgency: 'info', title: 'maintenance' },
+    means: 'While it lasts no witness triggers.',
+    todo: 'Nothing, if it was meant.',
+    page: 'primary-silent.md',
+  },
   on_role_change: {
     ...{ urgency: 'warning', title: 'on_role_change failed' },
     means:

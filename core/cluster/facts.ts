@@ -7,6 +7,7 @@
 
 import { hex8 } from '../wal/name.ts';
 import type { EventKind } from './event-kinds.ts';
+import type { Lease } from './lease.ts';
 
 export const FORMAT = 1;
 
@@ -53,9 +54,14 @@ export type Control = Base & {
   supersededBy: (VaultRef & { epoch: number; at: string }) | null;
   /** Armed (dr_vault): the replica to which the primary may spill while this vault is out of its reach. Any trigger must fence both. */
   direct: VaultRef | null;
+  /** While it lasts no witness triggers: somebody stops servers on purpose. Absent or null: nobody said so. */
+  maintenance?: Maintenance | null;
   /** The last trigger; spent once head.promotion of the same id is 'open'. */
   trigger: { id: string; epoch: number; mode: TriggerMode; to: string; at: string } | null;
 };
+
+/** `until`: by the clock of the witness that reads it. `by`: a person's words, or 'flush'. */
+export type Maintenance = { at: string; until: string; by: string };
 
 /**
  * The promotion under way or last done. `triggered` is written by the trigger (head is a standby's whole poll),
@@ -222,6 +228,10 @@ export type NodeRow = Base & {
   mode?: StandbyMode | null;
   /** A standby that reached its backup's end. */
   consistent: boolean;
+  /** A primary with a lease: as it was renewed last. Null or absent: it runs without one. */
+  lease?: Lease | null;
+  /** Of a standby, for the witness: the highest is chosen first; 0: never. */
+  failoverPriority?: number;
   /** Of its machine, e.g. 'glibc 2.36': text is sorted by it. */
   library?: string | null;
   /** Why this node is not in order (diverged, promoted by hand, unconfirmed); null: it is. */
@@ -285,6 +295,30 @@ export type AsideRow = Base & {
   savedAt: string;
 };
 
+/** sk witness: what the witnesses of this vault saw and decided last. Two of them share it: each writes on what it has read. */
+export type WitnessRow = Base & {
+  /** Who looked last: 'function', or host and process. */
+  by: string;
+  at: string;
+  everyMs: number;
+  policy: WitnessPolicy;
+  /** In a replica: the URL of the vault whose primary it watches. */
+  watches: string;
+  decision: {
+    do: 'nothing' | 'warn' | 'trigger';
+    state: string;
+    why: string;
+    reasons: string[];
+    since: string;
+  };
+  /** What was warned of last, so that it is said once, whoever says it. */
+  warned: string | null;
+  /** The last failover that a witness triggered, by the clock of that witness. */
+  lastFailover: { epoch: number; to: string; at: string } | null;
+};
+
+export type WitnessPolicy = { autoFailover: boolean; maxLagMs: number; coolDownMs: number };
+
 /** pk #notices#<cluster>, sk arrivals, in a replica: what the topic of its region was told by the relay function. */
 export type ArrivalsRow = Base & {
   /** Of the replica: one that is made anew under its URL begins anew. */
@@ -331,6 +365,7 @@ export const keys = {
   node: (partition: string, node: string) => ({ pk: partition, sk: `node#${node}` }),
   backup: (partition: string, id: string) => ({ pk: partition, sk: `backup#${id}` }),
   holds: (partition: string) => ({ pk: partition, sk: 'holds' }),
+  witness: (partition: string) => ({ pk: partition, sk: 'witness' }),
   event: (partition: string, at: string, id: string) => ({ pk: partition, sk: `event#${at}#${id}` }),
   aside: (partition: string, origin: { epoch: number; node: string }, file: string, sha256: string) => ({
     pk: partition,

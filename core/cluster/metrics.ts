@@ -13,6 +13,10 @@ export const METRICS = {
   silentNodes: { name: 'SilentNodes', unit: 'Count' },
   /** Retention: a run for this cluster came to its end. */
   retentionDone: { name: 'RetentionDone', unit: 'Count' },
+  /** Witness: 1 where a watch heard nothing of the primary, for longer than is well. */
+  primarySilent: { name: 'PrimarySilent', unit: 'Count' },
+  /** Witness: a watch of this cluster came to its end, and saw the table. */
+  witnessDone: { name: 'WitnessDone', unit: 'Count' },
 } as const;
 
 export type MetricName = keyof typeof METRICS;

@@ -5,7 +5,8 @@
 import { envOf, type SETTINGS, settingsOf, type FunctionUser, type SettingName } from './settings.ts';
 import { parseSetting } from './read.ts';
 
-export type FunctionName = 'retention' | 'relay' | 'notify';
+export const FUNCTION_NAMES = ['retention', 'relay', 'notify', 'witness'] as const;
+export type FunctionName = (typeof FUNCTION_NAMES)[number];
 
 type UsedBy<N extends SettingName> = (typeof SETTINGS)[N]['usedBy'][number];
 type SettingsOf<F extends FunctionName> = {

@@ -34,10 +34,11 @@ export type User =
   | 'restore'
   | 'recovered'
   | 'agent'
+  | 'witness'
   | FunctionUser;
 
 /** The functions of lambdas/, which are given their settings as environment: core/settings/environment.ts. */
-export type FunctionUser = 'retention function' | 'relay function' | 'notify function';
+export type FunctionUser = 'retention function' | 'relay function' | 'notify function' | 'witness function';
 
 export type Setting<T, D extends string | undefined, U extends readonly User[] = readonly User[]> = {
   readonly kind: Kind<T>;
@@ -72,6 +73,7 @@ export const SETTINGS = {
       'retention function',
       'relay function',
       'notify function',
+      'witness function',
     ],
     summary: 'Where the vault is.',
     text: 'A directory of this machine, or an S3 bucket with a DynamoDB table.',
@@ -180,7 +182,7 @@ export const SETTINGS = {
     default: '5s',
     usedBy: ['configure', 'restore', 'agent'],
     summary: 'How often a node writes its state into the vault.',
-    text: 'Role, versions, last segment archived or restored, restart point.',
+    text: 'Role, versions, last segment archived or restored, restart point. A primary renews its lease with it: a quarter of the lease at most.',
     example: '15s',
   }),
   prefetchCount: setting({
@@ -268,7 +270,7 @@ export const SETTINGS = {
     default: 'none',
     usedBy: ['configure', 'agent'],
     summary: 'What the agent does to a server whose epoch is over.',
-    text: 'none: reports it, archiving is refused anyway. stop: shuts the server down within seconds (fast; immediate where that does not end in 10 s). Never a standby, a server promoted by hand, or one whose vault does not answer.',
+    text: 'none: reports it, archiving is refused anyway. stop: shuts the server down within seconds (fast; immediate where that does not end in 10 s). Never a standby, a server promoted by hand, or one whose vault does not answer. A node with a lease does as with stop.',
     example: 'stop',
   }),
   onRoleChange: setting({
@@ -286,6 +288,72 @@ export const SETTINGS = {
     summary: 'How long the command of on_role_change may take.',
     text: 'After it the command, and what it started, is ended.',
     example: '10s',
+  }),
+  lease: setting({
+    kind: duration('0', '10m'),
+    default: '0',
+    usedBy: ['configure', 'agent'],
+    summary:
+      'How long a primary may go on without the word of the vault that it still is the primary. 0: for ever.',
+    text: 'Its agent renews it with each heartbeat. Where that fails for two thirds of it, the server is stopped (fast, then immediate, then killed), and all is quiet before it is over: only so may a standby take its place without a person. Wants a watchdog, and heartbeat_interval at a quarter of it or less. An outage of the vault of a third of it is survived with a heartbeat_interval of a sixth; a longer one stops the primary: with dr_vault make the lease longer than one and a half times dr_after, or nothing is ever spilled. 30s goes with the other defaults.',
+    example: '30s',
+  }),
+  watchdog: setting({
+    kind: choice('none', 'process', 'systemd'),
+    default: 'none',
+    usedBy: ['configure', 'agent'],
+    summary: 'Who stops the server at the end of its lease when the agent is dead, frozen or starved.',
+    text: "process: a second small process, which the agent and 'walvault guard' start. systemd: the same, as a unit to which the server's unit is bound (docs/systemd.md). The lease is not renewed while it does not run.",
+    example: 'systemd',
+  }),
+  failoverPriority: setting({
+    kind: integer(0, 1000),
+    default: '100',
+    usedBy: ['configure', 'agent'],
+    summary: 'Which standby the witness chooses: the highest of those that are fit. 0: never this one.',
+    text: 'Of the same priority the one that has replayed most. A trigger by a person may name any.',
+    example: '200',
+  }),
+  autoFailover: setting({
+    kind: onOff(),
+    default: 'off',
+    usedBy: ['witness', 'witness function'],
+    summary: 'Whether the witness triggers a standby by itself; off: it only warns.',
+    text: 'Only where the lease of the primary is over by what the witness saw itself, a standby is fit, and nobody stops servers on purpose (maintenance, flush, archiving off).',
+    example: 'on',
+  }),
+  maxLag: setting({
+    kind: duration('1s', '30d'),
+    default: '5m',
+    usedBy: ['witness', 'witness function'],
+    summary: 'How far a standby may be behind and still take the place of the primary by itself.',
+    text: "In the primary's time: between the newest segment of the vault and the first that the standby has not restored. It replays all of that before it opens; nothing that is archived is lost by it.",
+    example: '30s',
+  }),
+  coolDown: setting({
+    kind: duration('0', '30d'),
+    default: '1h',
+    usedBy: ['witness', 'witness function'],
+    summary: 'How long after an automatic failover the next one wants a person.',
+    text: 'Two in a row are rarely two accidents: what made the first one fail may be at the second, too.',
+    example: '6h',
+  }),
+  witnessInterval: setting({
+    kind: duration('100ms', '1m'),
+    default: '2s',
+    usedBy: ['witness', 'witness function'],
+    summary: 'How often the witness looks.',
+    text: 'Each look reads control, head, the rows of the nodes, and the witness row. It costs detection time, not safety.',
+    example: '5s',
+  }),
+  drFailover: setting({
+    kind: onOff(),
+    default: 'off',
+    usedBy: ['witness', 'witness function'],
+    summary:
+      'Of a witness in a replica: whether it has a standby of its region take over where the active vault answers and no standby there is fit; off: it only warns.',
+    text: "The active vault is fenced in the same step, as 'walvault trigger' in a replica does it. Where the active vault does not answer it never takes over: its primary cannot be fenced, a person decides.",
+    example: 'on',
   }),
   bundleSize: setting({
     kind: bytes('1MiB', '4GiB'),
