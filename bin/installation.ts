@@ -2,6 +2,7 @@
 import type { Settings } from '../core/settings/read.ts';
 import { settingsOf, type SettingName, type SettingValues } from '../core/settings/settings.ts';
 import type { Installation } from '../core/work/configure.ts';
+import { leaseTerms } from '../core/work/lease.ts';
 import { programRoot } from './program-root.ts';
 
 /** Configure keeps these whatever was given; of the others only what was said, so that a later default reaches the node. */
@@ -18,8 +19,9 @@ export const CONFIGURE_SETTINGS: readonly SettingName[] = [
   ...new Set<SettingName>([...ALWAYS, 'stateDir', ...settingsOf('configure')]),
 ];
 
-/** @throws VaultError usage (vault, cluster, node or pgdata is missing) */
+/** @throws VaultError usage (vault, cluster, node or pgdata is missing; a lease that cannot be kept) */
 export function installationOf(settings: Settings, vaultUrl: string): Installation {
+  leaseTerms(settings); // refused before anything is written
   const kept: Partial<Record<SettingName, unknown>> = {};
   for (const name of CONFIGURE_SETTINGS) {
     const origin = settings.origin(name);

@@ -7,7 +7,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { runAgent } from '../core/work/agent.ts';
 import { archiveAlone, recoveredAlone, restoreAlone } from '../core/work/alone.ts';
-import { inWords, Journal } from '../core/work/node-context.ts';
+import { inWords, Journal } from '../core/work/journal.ts';
 import { statePaths } from '../core/work/node-state.ts';
 import { waitForFile } from '../core/work/wait-restore.ts';
 

@@ -3,6 +3,7 @@ import { VaultError } from '../../core/errors.ts';
 import { readPgdata } from '../../core/postgres/pgdata.ts';
 import { openCluster } from '../../core/work/cluster.ts';
 import { admit, guardPromotion, type Admission } from '../../core/work/guard.ts';
+import { leaseTerms } from '../../core/work/lease.ts';
 import { writerStore } from '../../core/work/node-state.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { findStateDirectory, placeOf } from '../state-directory.ts';
@@ -19,13 +20,14 @@ It refuses (exit 77, with the reason) a start as a primary where the vault says 
 this one was flushed, and the start of a standby that has diverged from the live branch, or that is a crashed primary with
 standby.signal put beside it: PostgreSQL would replay its own WAL past the fork without an error.
 A vault that does not answer within 5 s keeps nobody from starting: it says so, and what the server then archives
-is still refused where another holds the epoch.
+is still refused where another holds the epoch. With a lease it is the other way round: without the vault's word a primary does not start; with
+it the lease is renewed and the watchdog started before the server is: start it right after.
 
 Before that it looks, without the vault, for a promotion that was killed half way: PostgreSQL removes standby.signal before it
 has taken its new timeline, and would start read-write on the OLD one, with other content under names that are archived. guard
 puts the signal file back and removes what the unborn timeline left in pg_wal; the promotion is then done again by itself.`,
   options: [],
-  settings: NODE_SETTINGS,
+  settings: [...NODE_SETTINGS, 'lease', 'watchdog', 'heartbeatInterval'],
   examples: [
     { says: 'before a start', line: 'walvault guard --pgdata $S && pg_ctl -D $S start' },
     {
@@ -61,7 +63,7 @@ async function ask(
   const seat = { node, place: placeOf(pgdata), store: writerStore(paths) };
   const open = async () => openCluster(await context.vault(), cluster);
   try {
-    return await admit(open, { pgdata, paths, seat }, ASK_LIMIT_MS);
+    return await admit(open, { pgdata, paths, seat, lease: leaseTerms(context.settings) }, ASK_LIMIT_MS);
   } catch (error) {
     if (error instanceof VaultError && error.code === 'copied')
       throw new VaultError('fenced', error.message, { hint: error.hint, cause: error });

@@ -16,8 +16,9 @@ const entries = [
   'hooks/cleanup.ts',
   'hooks/recovered.ts',
   'hooks/agent.ts',
+  'hooks/watchdog.ts',
   'bin/walvault.ts',
-  ...['retention', 'relay', 'notify'].map((name) => ({
+  ...['retention', 'relay', 'notify', 'witness'].map((name) => ({
     in: `lambdas/${name}.ts`,
     out: `lambdas/${name}/index`,
   })),

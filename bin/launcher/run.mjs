@@ -51,7 +51,7 @@ const COMMANDS = {
   demo: { run: ['dist/walvault.cjs', 'demo'], needs: [] },
   test: jest(
     // all of infra that needs neither emulator nor servers
-    ['test/unit', 'test/contract', 'test/infra/(?!deploy|roles)', 'test/system/main-job'],
+    ['test/unit', 'test/contract', 'test/infra/(?!deploy|roles|witness)', 'test/system/main-job'],
     {
       env: { WALVAULT_TEST_PAIRS: '18:file' },
     },

@@ -6,7 +6,7 @@
  * Source: PostgreSQL docs, "Server Setup and Operation: Shutting Down the Server"; src/bin/pg_ctl/pg_ctl.c.
  */
 import { spawn } from 'node:child_process';
-import { access, constants, readlink } from 'node:fs/promises';
+import { access, constants, readdir, readFile, readlink } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
@@ -20,6 +20,19 @@ const STOP_SIGNAL = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } a
 /** @throws VaultError pgdata where postmaster.pid cannot be read */
 export async function isRunning(pgdata: string): Promise<boolean> {
   return (await runningServer(pgdata)) !== undefined;
+}
+
+/** Sends the signal of a stop and does not wait. @returns false: no server runs @throws VaultError pgdata | denied */
+export async function signalStop(pgdata: string, mode: StopMode): Promise<boolean> {
+  const server = await runningServer(pgdata);
+  if (server === undefined) return false;
+  try {
+    process.kill(server.pid, STOP_SIGNAL[mode]);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+    throw signalFailure(server, error);
+  }
+  return true;
 }
 
 /**
@@ -50,12 +63,7 @@ export async function promote(pgdata: string): Promise<void> {
  */
 export async function stopServer(pgdata: string, mode: StopMode, limitMs = 60_000): Promise<void> {
   const server = await runningServer(pgdata);
-  if (server === undefined) return;
-  try {
-    process.kill(server.pid, STOP_SIGNAL[mode]);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw signalFailure(server, error);
-  }
+  if (server === undefined || !(await signalStop(pgdata, mode))) return;
   const deadline = performance.now() + limitMs;
   while ((await runningServer(pgdata))?.pid === server.pid) {
     if (performance.now() > deadline) {
@@ -198,4 +206,60 @@ function signalFailure(server: RunningServer, cause: unknown): VaultError {
       hint: 'Run walvault as the user who runs the server.',
     },
   );
+}
+
+/**
+ * Kills everything that runs on this data directory: the postmaster, first halted so that it starts nobody meanwhile, and each of its
+ * processes, orphans of a postmaster that is dead, too. The next start recovers as after a power failure; nothing that was acknowledged is lost.
+ *
+ * Linux: processes are found by their working directory in /proc.
+ *
+ * @returns how many were killed
+ * @throws VaultError unreachable  some are left (a process in a system call that does not end takes no signal, and no write of a client)
+ */
+export async function killServer(pgdata: string, limitMs = 5000): Promise<number> {
+  const server = await runningServer(pgdata).catch(() => undefined);
+  if (server !== undefined) signal(server.pid, 'SIGSTOP');
+  const killed = new Set<number>();
+  const deadline = performance.now() + limitMs;
+  for (;;) {
+    const pids = await serverProcesses(pgdata);
+    if (server !== undefined && killed.size === 0 && !pids.includes(server.pid)) pids.push(server.pid);
+    if (pids.length === 0) return killed.size;
+    for (const pid of pids) {
+      killed.add(pid);
+      signal(pid, 'SIGKILL');
+    }
+    if (performance.now() > deadline)
+      throw new VaultError(
+        'unreachable',
+        `${pids.length} processes on ${pgdata} do not end: ${pids.join(', ')}`,
+        {
+          hint: 'Restart the machine.',
+        },
+      );
+    await delay(20);
+  }
+}
+
+/** Processes of a server, whether its postmaster lives or not. */
+export async function serverProcesses(pgdata: string): Promise<number[]> {
+  const found: number[] = [];
+  for (const entry of await readdir('/proc').catch(() => [])) {
+    if (!/^\d+$/.test(entry)) continue;
+    const cwd = await readlink(`/proc/${entry}/cwd`).catch(() => undefined);
+    if (cwd !== pgdata) continue;
+    const name = await readFile(`/proc/${entry}/comm`, 'utf8').catch(() => '');
+    const state = await readFile(`/proc/${entry}/stat`, 'utf8').catch(() => '');
+    if (/^(postgres|postmaster)/.test(name) && !/^\d+ \(.*\) Z/.test(state)) found.push(Number(entry));
+  }
+  return found;
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // gone already
+  }
 }

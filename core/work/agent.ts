@@ -23,7 +23,10 @@ import { readHead } from './cluster.ts';
 import { ExternalRoles } from './external.ts';
 import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
-import { inWords, Journal, openNode, type NodeContext } from './node-context.ts';
+import { inWords, Journal } from './journal.ts';
+import { gateUnconfirmed, LeaseKeeper } from './lease.ts';
+import { LeaseStop } from './lease-stop.ts';
+import { openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock, type NodeLock } from './node-lock.ts';
 import { isWaitNode, readSeal, replaceDurably, statePaths, type Seal } from './node-state.ts';
 import { restoreConnections } from './refuse-connections.ts';
@@ -89,6 +92,8 @@ class Agent {
   readonly #sweeper: Sweeper;
   readonly #external: ExternalRoles;
   readonly #reporter: NodeReporter;
+  readonly #lease: LeaseKeeper;
+  readonly #leaseStop: LeaseStop;
   #role: Role = 'follow';
   #finish = false;
   /** Asked to end, rather than its server gone: somebody waits for it. */
@@ -109,8 +114,11 @@ class Agent {
     this.#roles = new RoleWatch(context, this.#journal);
     this.#sweeper = new Sweeper(context, this.#journal);
     this.#external = new ExternalRoles(context, this.#journal, () => this.#isPrimary());
+    this.#lease = new LeaseKeeper(context);
+    this.#leaseStop = new LeaseStop(context.pgdata, context.paths, this.#journal, 'agent');
     this.#reporter = new NodeReporter(
       ...([context, this.#journal, version, this.#follower, this.#pusher, this.#external] as const),
+      this.#lease,
     );
   }
 
@@ -133,6 +141,7 @@ class Agent {
     );
     const looks = setInterval(() => {
       this.#roles.look();
+      void this.#leaseStop.look(); // a lease that was taken back runs until the vault has heard of it
       if (this.#role === 'push') this.#sweeper.look();
     }, 500);
     try {
@@ -321,7 +330,7 @@ class Agent {
   }
 
   #open(limitMs: number): Promise<OpenOutcome> {
-    this.#opening ??= openSealed(this.#context, this.#journal, limitMs).finally(() => {
+    this.#opening ??= openSealed(this.#context, this.#journal, limitMs, this.#lease).finally(() => {
       this.#opening = undefined;
     });
     return this.#opening.then((outcome) => {
@@ -432,7 +441,8 @@ class Agent {
       done: 'unconfirmed',
       why: `the vault did not answer for ${limit / 1000} s`,
     }));
-    const outcome = await Promise.race([this.#open(limit), late]);
+    const opened = await Promise.race([this.#open(limit), late]);
+    const outcome = this.#lease.terms === undefined ? opened : gateUnconfirmed(opened);
     if (outcome.done === 'gate') {
       await closeGate(this.#context, outcome.why);
       return { ok: false, code: 'fenced', message: `this server must not open: ${outcome.why}`, gate: true };

@@ -13,6 +13,7 @@ import { readControl, type Cluster } from './cluster.ts';
 import { commitFiles, NotStored } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { declareIgnored, ignoredHereText, ignoreHere, readLocalWord } from './local-off.ts';
+import { gateUnconfirmed, LeaseKeeper } from './lease.ts';
 import { openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock } from './node-lock.ts';
 import { readSeal, readText } from './node-state.ts';
@@ -127,7 +128,9 @@ export class GateClosed extends Error {
 /** @returns what is to be said in the server's log, if anything. @throws GateClosed  standby.signal is written */
 export async function recoveredAlone(stateDir: string): Promise<string | undefined> {
   return withNode(stateDir, { lock: true }, async (context) => {
-    const outcome = await openSealed(context, undefined, context.settings.openMaxWait);
+    const lease = new LeaseKeeper(context);
+    const opened = await openSealed(context, undefined, context.settings.openMaxWait, lease);
+    const outcome = lease.terms === undefined ? opened : gateUnconfirmed(opened);
     if (outcome.done === 'gate') {
       await closeGate(context, outcome.why);
       throw new GateClosed(`this server must not open: ${outcome.why}`);

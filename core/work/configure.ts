@@ -21,6 +21,7 @@ import { recoveryMode } from '../postgres/signal-files.ts';
 import { withConnection, type ConnectOptions } from '../postgres/sql.ts';
 import { readControl, type Cluster } from './cluster.ts';
 import { stateDirOf } from './node-state.ts';
+import { startAgent } from './programs.ts';
 import { withoutAgent } from './without-agent.ts';
 import { commandsOf, installState, isCombined, type Commands, type InstallRequest } from './wrappers.ts';
 
@@ -115,6 +116,9 @@ export async function configurePrimary(cluster: Cluster, request: ConfigureReque
     await withoutAgent(stateDir, () =>
       installState({ ...request.installation, stateDir, pgdata: pgdata.path }),
     );
+    // the next hook would start it, and on an idle server that is when the next segment is switched
+    if ((request.installation.settings.lease ?? 0) > 0 && pgdata.running !== undefined)
+      startAgent(path.resolve(stateDir));
     let due = await writeParameters(pgdata, parameters, client);
     if (client !== undefined && request.reload && due !== 'none') {
       const pending = await reloadServer(client, Object.keys(parameters));

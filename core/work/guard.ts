@@ -12,10 +12,12 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import { decideGuard, type GuardDecision } from '../cluster/decide-rejoin.ts';
+import { startLimit } from '../cluster/lease.ts';
 import { readControl, readPgdata, runningServer, type Pgdata } from '../postgres/pgdata.ts';
 import { recoveryMode, writeSignalFile } from '../postgres/signal-files.ts';
 import { historyName, parseWalName } from '../wal/name.ts';
-import type { Cluster } from './cluster.ts';
+import { readControl as readVaultControl, type Cluster } from './cluster.ts';
+import { reportNode } from './heartbeat.ts';
 import { readLocalServer } from './local-wal.ts';
 import {
   readDetached,
@@ -26,6 +28,10 @@ import {
   type StatePaths,
 } from './node-state.ts';
 import { restoreConnections } from './refuse-connections.ts';
+import { withLimit } from '../vault/time-limit.ts';
+import { bootMs } from './boot-clock.ts';
+import { forgetLease, keepLease, readLease } from './lease-file.ts';
+import { needWatchdog, renewLease, type LeaseTerms } from './lease.ts';
 import { readVaultFacts } from './vault-facts.ts';
 import { settle, writerOf, type WriterSeat } from './writer.ts';
 
@@ -96,11 +102,11 @@ export type Admission =
  *
  * @param open  opens the cluster; whatever keeps it from answering counts as silence
  * @param limitMs  how long the start of a server may wait for the vault
- * @throws VaultError fenced | copied (it must not start) | pgdata | local (its own files cannot be read)
+ * @throws VaultError fenced | copied (it must not start; with a lease also where the vault does not answer) | refused (no watchdog) | unreachable (its lease was renewed too slowly) | pgdata | local (its own files cannot be read)
  */
 export async function admit(
   open: () => Promise<Cluster>,
-  server: { pgdata: Pgdata; paths: StatePaths; seat: WriterSeat },
+  server: { pgdata: Pgdata; paths: StatePaths; seat: WriterSeat; lease?: LeaseTerms | undefined },
   limitMs: number,
 ): Promise<Admission> {
   const { paths, seat } = server;
@@ -137,10 +143,90 @@ export async function admit(
   try {
     const answer = await Promise.race([asked, late]);
     if (answer.do === 'refuse') throw new VaultError(answer.code, answer.message, { hint: answer.hint });
+    if (server.lease === undefined) {
+      if (local.signal === 'none' && readLease(paths.lease) !== undefined)
+        await endOldLease(open, server, answer);
+    } else if (local.signal === 'none') await admitLeased(open, server, server.lease, answer);
     return answer;
   } finally {
     over.abort();
   }
+}
+
+/** How long the renewal before a start may take, ms: nobody waits for this server yet. */
+const RENEWAL_MS = 10_000;
+
+/**
+ * With a lease the start as a primary is a renewal: a witness that has seen this node stand still for long is about to trigger, and one of
+ * the two must fail. The watchdog runs before the server does.
+ */
+async function admitLeased(
+  open: () => Promise<Cluster>,
+  { paths, seat }: { paths: StatePaths; seat: WriterSeat },
+  terms: LeaseTerms,
+  answer: Admission,
+): Promise<void> {
+  if (answer.as === 'unasked')
+    throw new VaultError(
+      'fenced',
+      `${answer.why}, and ${seat.node} has a lease: without the vault's word it must not start`,
+      {
+        hint: `It starts as soon as the vault answers; run it again, or have systemd do so.`,
+      },
+    );
+  if (answer.as !== 'primary' || readSeal(paths) !== undefined) return;
+  if (terms.watchdog === 'process' && isUnitProcess())
+    throw new VaultError(
+      'refused',
+      `systemd ends what an ExecStartPre leaves behind: the watchdog would not live to see the server`,
+      {
+        hint: `under systemd the watchdog is a unit: watchdog = "systemd" (docs/systemd.md)`,
+      },
+    );
+  const stateDir = path.resolve(paths.dir);
+  await needWatchdog(paths, stateDir, terms);
+  const { sentAt, lease } = await withLimit(RENEWAL_MS, 'renewing the lease', async () =>
+    renewLease(await open(), seat, { name: seat.node }, terms),
+  );
+  keepLease(paths.lease, { sentAt, ms: terms.ms, epoch: lease.epoch });
+  // one that was about to end, its server being gone, has not seen this lease
+  await needWatchdog(paths, stateDir, terms, bootMs());
+  const age = bootMs() - sentAt;
+  if (age > startLimit(terms.ms))
+    throw new VaultError(
+      'unreachable',
+      `the vault took ${(age / 1000).toFixed(1)} s to renew a lease of ${terms.ms / 1000} s: ${seat.node} would start with it nearly over`,
+      { hint: `It starts as soon as the vault answers faster; run it again, or have systemd do so.` },
+    );
+}
+
+/**
+ * The lease was taken back while the server was down: the vault still has it, and a witness may be counting on its end. It goes there first, and
+ * the start is asked for once more: a trigger that came before has named another by now, one that comes after finds the row changed.
+ */
+async function endOldLease(
+  open: () => Promise<Cluster>,
+  { paths, seat }: { paths: StatePaths; seat: WriterSeat },
+  answer: Admission,
+): Promise<void> {
+  const refuse = (why: string, hint: string) => new VaultError('fenced', why, { hint });
+  if (answer.as === 'unasked')
+    throw refuse(
+      `${answer.why}, and a lease of ${seat.node} may stand there: without the vault's word it must not start`,
+      `it starts as soon as the vault answers. Where no witness may trigger, remove ${path.resolve(paths.lease)} and start it.`,
+    );
+  if (answer.as !== 'primary') return;
+  const cluster = await open();
+  await reportNode(cluster, { name: seat.node, lease: null });
+  const { primary, epoch } = await readVaultControl(cluster);
+  if (primary !== seat.node)
+    throw refuse(`${primary ?? 'nobody'} holds epoch ${epoch}`, `run 'walvault rejoin' here`);
+  forgetLease(paths.lease);
+}
+
+/** Is this what a unit of systemd executes, or the shell before it? systemd.exec(5), SYSTEMD_EXEC_PID; a person's shell may inherit it. */
+function isUnitProcess(env: NodeJS.ProcessEnv = process.env): boolean {
+  return [process.pid, process.ppid].includes(Number(env['SYSTEMD_EXEC_PID']));
 }
 
 /** Files of timelines above `taken`, the history files last: while one is there, a second run finds the rest. */

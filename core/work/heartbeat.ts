@@ -66,10 +66,15 @@ export async function reportNode(
  */
 export async function heartbeat(cluster: Cluster, report: NodeReport, seat?: WriterSeat): Promise<void> {
   await reportNode(cluster, report);
-  if (seat) await inTurn(seat, () => swapNonce(cluster, seat));
+  if (seat) await swapNonce(cluster, seat);
 }
 
-async function swapNonce(cluster: Cluster, seat: WriterSeat): Promise<void> {
+/** The part of a primary's heartbeat that finds a copy of it. @throws VaultError as heartbeat */
+export function swapNonce(cluster: Cluster, seat: WriterSeat): Promise<void> {
+  return inTurn(seat, () => swapOnce(cluster, seat));
+}
+
+async function swapOnce(cluster: Cluster, seat: WriterSeat): Promise<void> {
   const { manifest } = cluster.vault;
   await changing(
     async () => {

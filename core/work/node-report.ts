@@ -10,18 +10,23 @@ import { recoveryMode } from '../postgres/signal-files.ts';
 import { waitingSince } from '../postgres/wal-directory.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { parseWalName } from '../wal/name.ts';
-import { putEvent } from './cluster.ts';
+import { putEvent, type Cluster } from './cluster.ts';
 import type { ExternalRoles } from './external.ts';
 import type { Follower } from './follow.ts';
-import { heartbeat, type NodeReport } from './heartbeat.ts';
+import { heartbeat, reportNode, swapNonce, type NodeReport } from './heartbeat.ts';
+import { forgetLease } from './lease-file.ts';
+import type { LeaseKeeper } from './lease.ts';
 import { readLocalWord } from './local-off.ts';
-import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
+import { inWords, type Journal } from './journal.ts';
+import { isPassing, type NodeContext } from './node-context.ts';
 import {
   forgetRestartPoint,
   isWaitNode,
   noteReport,
   readRestartPoint,
   readServed,
+  readText,
+  removeDurably,
   type StatePaths,
 } from './node-state.ts';
 import { askServer } from './promote.ts';
@@ -38,6 +43,9 @@ export class NodeReporter {
   readonly #follower: Follower;
   readonly #pusher: Pusher;
   readonly #external: ExternalRoles;
+  readonly #lease: LeaseKeeper;
+  #swapping: Promise<void> | undefined;
+  #unwatched: string | null = null;
   /** The last report said that the server has reached the end of its base backup. */
   #consistent = false;
   /** What is wrong with this node, for its row; null: nothing. */
@@ -50,6 +58,7 @@ export class NodeReporter {
     follower: Follower,
     pusher: Pusher,
     external: ExternalRoles,
+    lease: LeaseKeeper,
   ) {
     this.#context = context;
     this.#journal = journal;
@@ -57,19 +66,22 @@ export class NodeReporter {
     this.#follower = follower;
     this.#pusher = pusher;
     this.#external = external;
+    this.#lease = lease;
   }
 
   /** What the node says of itself, at each interval; a primary's nonce goes with it. */
   async beat(isFinished: () => boolean, role: () => Role): Promise<void> {
     while (!isFinished()) {
+      let interval = this.#context.settings.heartbeatInterval;
       try {
         await this.#reportOnce(role());
         this.#journal.state('heartbeat', 'heartbeats are taken');
       } catch (error) {
         this.#journal.state('heartbeat', `heartbeat: ${inWords(error)}`);
+        const { terms } = this.#lease;
+        if (terms !== undefined) interval = Math.min(interval, terms.ms / 12); // each try may be the one that saves the server
       }
       // a fresh standby becomes a target of triggers by its report: as soon as it is one, not an interval later
-      const interval = this.#context.settings.heartbeatInterval;
       const pause = this.#consistent ? interval : Math.min(interval, 500);
       for (let left = pause; left > 0 && !isFinished(); left -= 100) await sleep(Math.min(100, left));
     }
@@ -79,36 +91,77 @@ export class NodeReporter {
     // An agent may outlive its server for a moment, or be started by the last hook of a killed one: it has nothing to report then.
     if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined) return;
     const cluster = await this.#context.cluster();
+    if (role !== 'push') await this.#watchStandby();
     const report = await this.#report(role);
     if (role !== 'push') {
       await heartbeat(cluster, report);
+      await this.#tellStop(cluster);
       this.#consistent = report.consistent === true;
       noteReport(this.#context.paths, this.#consistent);
       return;
     }
     this.#consistent = true;
     try {
-      await heartbeat(cluster, report, this.#context.seat);
-      this.trouble = null;
+      if (this.#lease.terms === undefined) {
+        await reportNode(cluster, report);
+        // the vault first: while a lease stands there, somebody may count on its end
+        forgetLease(this.#context.paths.lease);
+        await swapNonce(cluster, this.#context.seat);
+        this.trouble = null;
+      } else {
+        await this.#lease.renew(cluster, report);
+        // not waited for: it stands behind commits, of which one may hang, and the next renewal must not
+        this.#swapping ??= swapNonce(cluster, this.#context.seat)
+          .then(() => void (this.trouble = null))
+          .catch((error: unknown) => this.#cannotWrite(cluster, report, error).catch(() => {}))
+          .finally(() => (this.#swapping = undefined));
+      }
+      await this.#tellStop(cluster);
     } catch (error) {
-      if (isPassing(error) || !(error instanceof VaultError)) throw error;
-      const hint =
-        error.code === 'fenced'
-          ? `; if it was promoted by hand and shall be the primary, run 'walvault claim' here`
-          : '';
-      const unclaimed = this.#external.why; // says more than that it is no primary
-      const trouble = unclaimed ?? `${error.message}${hint}`;
-      if (this.trouble !== trouble)
-        await putEvent(cluster, {
-          kind: error.code === 'fenced' || error.code === 'copied' ? error.code : 'refused',
-          node: this.#context.node,
-          epoch: 0,
-          text: unclaimed ?? error.message,
-        });
-      this.trouble = trouble;
-      await heartbeat(cluster, { ...report, trouble });
-      throw error;
+      await this.#cannotWrite(cluster, report, error);
     }
+  }
+
+  /** A primary that may not write says so in its row, whatever the vault thinks of its epoch. @throws the failure */
+  async #cannotWrite(cluster: Cluster, report: NodeReport, error: unknown): Promise<never> {
+    if (isPassing(error) || !(error instanceof VaultError)) throw error;
+    const hint =
+      error.code === 'fenced'
+        ? `; if it was promoted by hand and shall be the primary, run 'walvault claim' here`
+        : '';
+    const unclaimed = this.#external.why; // says more than that it is no primary
+    const trouble = unclaimed ?? `${error.message}${hint}`;
+    if (this.trouble !== trouble)
+      await putEvent(cluster, {
+        kind: error.code === 'fenced' || error.code === 'copied' ? error.code : 'refused',
+        node: this.#context.node,
+        epoch: 0,
+        text: unclaimed ?? error.message,
+      });
+    this.trouble = trouble;
+    await heartbeat(cluster, { ...report, trouble });
+    throw error;
+  }
+
+  /** A standby whose watchdog does not run could not go on as a primary: it is no target. */
+  async #watchStandby(): Promise<void> {
+    try {
+      await this.#lease.needWatchdog();
+      this.#unwatched = null;
+    } catch (error) {
+      if (!(error instanceof VaultError)) throw error;
+      this.#unwatched = error.message;
+    }
+  }
+
+  /** That the watchdog stopped this server: said once the vault is there again. */
+  async #tellStop(cluster: Cluster): Promise<void> {
+    const { node, paths } = this.#context;
+    const at = readText(paths.leaseStop)?.trim();
+    if (at === undefined) return;
+    const text = `${node} was stopped at ${at}: its lease could not be renewed in time`;
+    await putEvent(cluster, { kind: 'lease-stop', node, epoch: 0, text });
+    removeDurably(paths.leaseStop);
   }
 
   async #report(role: Role): Promise<NodeReport> {
@@ -118,7 +171,9 @@ export class NodeReporter {
       const { majorVersion } = await readControlFile(this.#context.pgdata);
       return {
         ...aboutNode(this.#context, this.#version, majorVersion),
-        trouble: this.trouble ?? this.#offHere(),
+        trouble: this.trouble ?? this.#offHere() ?? this.#lease.refused?.message ?? null,
+        // renewed apart, and only together with its counter
+        ...(this.#lease.terms === undefined ? { lease: null } : {}),
         role: 'primary',
         consistent: true,
         // one of its life as a standby would say, when it is one again, that it needs more or less than it does
@@ -138,7 +193,10 @@ export class NodeReporter {
       ...report,
       ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
       trouble:
-        this.trouble ?? this.#flushed() ?? (await this.#divergence(replayed, report.lastRestored ?? null)),
+        this.trouble ??
+        this.#unwatched ??
+        this.#flushed() ??
+        (await this.#divergence(replayed, report.lastRestored ?? null)),
     };
   }
 
@@ -198,6 +256,8 @@ export async function standbyReport(context: NodeContext, version: string): Prom
   return {
     ...aboutNode(context, version, control.majorVersion),
     role: 'standby',
+    lease: null,
+    failoverPriority: context.settings.failoverPriority,
     consistent: recovered && (control.state === 5 || control.state === 2),
     lastRestored: served,
     waitingSince: null,

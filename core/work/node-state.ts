@@ -24,6 +24,9 @@
  *   opened                               the epoch and timeline that this node opened last
  *   refused                              why the gate turned this node back into a standby
  *   restartpoint                         %r of the last restart point
+ *   lease watchdog                       until when a primary may go on, and that somebody sees to it (core/work/lease-file.ts)
+ *   watchdog.lock                        one watchdog per server
+ *   lease-stop                           the watchdog stopped the server: why, until the vault was told of it
  *
  * 0700 and never inside PGDATA: a base backup must not carry it. Whatever a power failure could take back and that would matter
  * (seal, writer.json, refused, spooled WAL) is flushed before its rename; markers and words only save a question.
@@ -98,6 +101,10 @@ export function statePaths(dir: string) {
     role: at('role'),
     detached: at('detached'),
     restartPoint: at('restartpoint'),
+    lease: at('lease'),
+    watchdog: at('watchdog'),
+    watchdogLock: at('watchdog.lock'),
+    leaseStop: at('lease-stop'),
   };
 }
 export type StatePaths = ReturnType<typeof statePaths>;

@@ -24,8 +24,11 @@ import { hex8, historyName, isSegmentName } from '../wal/name.ts';
 import type { Branch } from './branch.ts';
 import type { Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
+import { bootMs } from './boot-clock.ts';
 import type { Follower } from './follow.ts';
-import { inWords, isPassing, type Journal, type NodeContext } from './node-context.ts';
+import type { LeaseKeeper } from './lease.ts';
+import { inWords, type Journal } from './journal.ts';
+import { isPassing, type NodeContext } from './node-context.ts';
 import {
   readOnlySignal,
   readSeal,
@@ -200,11 +203,18 @@ export async function openSealed(
   context: NodeContext,
   journal: Journal | undefined,
   limitMs: number,
+  lease?: LeaseKeeper,
 ): Promise<OpenOutcome> {
   const deadline = Date.now() + limitMs;
   for (;;) {
     const seal = readSeal(context.paths);
     if (seal === undefined) return { done: 'nothing' };
+    try {
+      await lease?.needWatchdog(); // nobody would stop it at the end of its lease
+    } catch (error) {
+      if (!(error instanceof VaultError)) throw error;
+      return { done: 'gate', why: error.message };
+    }
     const historyText = await newHistory(context, seal);
     if (historyText === undefined) {
       return {
@@ -216,12 +226,14 @@ export async function openSealed(
     try {
       const cluster = await context.cluster();
       const readSegment = (name: string) => readWalFile(path.join(context.pgdata, 'pg_wal'), name);
+      const sentAt = lease?.terms === undefined ? 0 : bootMs();
       await openPromotion(
         cluster,
         context.seat,
         { timeline: seal.reserved, historyText, readSegment },
         context.histories,
       );
+      lease?.begin(sentAt, seal.epoch);
       crashPoint('open-committed');
       replaceDurably(
         context.paths.opened,

@@ -12,9 +12,12 @@ import { readControl as readControlFile, runningServer } from '../postgres/pgdat
 import { runCommandLine } from '../postgres/run-command.ts';
 import { stopServer } from '../postgres/server.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
+import type { Settings } from '../settings/read.ts';
 import { putEvent, readControl, readHead, type Cluster } from './cluster.ts';
 import { reportNode } from './heartbeat.ts';
-import { inWords, type Journal, type NodeContext } from './node-context.ts';
+import { endLease } from './lease-file.ts';
+import { inWords, type Journal } from './journal.ts';
+import type { NodeContext } from './node-context.ts';
 import { isWaitNode, readKeptRole, writeKeptRole, type StatePaths } from './node-state.ts';
 
 /** How often a server that may have to be stopped is looked at, in ms. */
@@ -42,8 +45,10 @@ export class RoleWatch {
 
   /** Called often; looks when it is due, one look at a time. Never throws, never waits. */
   look(): void {
-    const { onFenced, heartbeatInterval } = this.#context.settings;
-    const every = onFenced === 'stop' ? Math.min(STOP_LOOK_MS, heartbeatInterval) : heartbeatInterval;
+    const { heartbeatInterval } = this.#context.settings;
+    const every = stopsFenced(this.#context.settings)
+      ? Math.min(STOP_LOOK_MS, heartbeatInterval)
+      : heartbeatInterval;
     if (this.#looking !== undefined || Date.now() - this.#lookedAt < every) return;
     this.#lookedAt = Date.now();
     this.#looking = this.#lookOnce()
@@ -72,6 +77,9 @@ export class RoleWatch {
     const facts: RoleFacts = { node, server, writerEpoch: seat.store.read()?.epoch ?? 0, kept };
     // head after control: a trigger commits both, so a promotion of this epoch is not missed
     const control = await readControl(cluster);
+    const isOver = control.primary !== node && control.role === 'active' && facts.writerEpoch > 0;
+    // the trigger is committed, so another may open in the next moment: nobody waits for that here
+    if (isOver && server === 'open' && this.#context.settings.lease > 0) endLease(paths.lease);
     const { promotion } = await readHead(cluster);
     const now = decideRole(facts, control, promotion);
     if (now === undefined) return;
@@ -122,19 +130,23 @@ export class RoleWatch {
   async #fenced(cluster: Cluster, { epoch }: KeptRole, primary: string): Promise<void> {
     const { node, paths, pgdata, settings } = this.#context;
     const why = `${node} is fenced: ${primary} holds epoch ${epoch}`;
-    if (settings.onFenced !== 'stop') {
+    if (!stopsFenced(settings)) {
       this.#journal.state('fenced', `${why}; on_fenced = "none" leaves its server running`);
       return;
     }
     this.#journal.state('fenced', `${why}; stopping its server`);
     // Asked once more right before: in the time that the vault took it may have become a standby, or have gone.
     if ((await serverRole(pgdata, paths)) !== 'open') return;
-    const text = `${why}; on_fenced = "stop": its agent ${await stopFenced(pgdata)}`;
+    const by = settings.lease > 0 ? 'a lease ends with its epoch' : 'on_fenced = "stop"';
+    const text = `${why}; ${by}: its agent ${await stopFenced(pgdata)}`;
     this.#journal.state('fenced', text);
     await putEvent(cluster, { kind: 'fenced-stop', node, epoch, text });
     await reportNode(cluster, { name: node, trouble: `${text}; make it a standby: 'walvault rejoin'` });
   }
 }
+
+/** A node with a lease has said that it goes on with the vault's word only. */
+const stopsFenced = ({ onFenced, lease }: Settings): boolean => onFenced === 'stop' || lease > 0;
 
 /** Fast, then immediate. @returns what was done @throws VaultError unreachable (it still runs) | denied */
 export async function stopFenced(pgdata: string, fastMs = FAST_STOP_MS): Promise<string> {
@@ -149,7 +161,7 @@ export async function stopFenced(pgdata: string, fastMs = FAST_STOP_MS): Promise
 }
 
 /** By signal files and pg_control, read anew: a memory of it could stop the wrong server. */
-async function serverRole(pgdata: string, paths: StatePaths): Promise<RoleFacts['server']> {
+export async function serverRole(pgdata: string, paths: StatePaths): Promise<RoleFacts['server']> {
   if ((await runningServer(pgdata)) === undefined) return 'other';
   const mode = await recoveryMode(pgdata);
   const { state } = await readControlFile(pgdata);
