@@ -14,6 +14,7 @@ import { events } from './commands/events.ts';
 import { flush } from './commands/flush.ts';
 import { guard } from './commands/guard.ts';
 import { init } from './commands/init.ts';
+import { maintenanceOff, maintenanceOn } from './commands/maintenance.ts';
 import { relay } from './commands/relay.ts';
 import { rejoinCommand } from './commands/rejoin.ts';
 import { retention } from './commands/retention.ts';
@@ -32,6 +33,7 @@ import { timelines } from './commands/timelines.ts';
 import { trigger } from './commands/trigger.ts';
 import { upgradeHooksCommand } from './commands/upgrade-hooks.ts';
 import { wal } from './commands/wal.ts';
+import { witness } from './commands/witness.ts';
 
 export const COMMANDS: readonly CommandRow[] = [
   init,
@@ -67,6 +69,9 @@ export const COMMANDS: readonly CommandRow[] = [
   rejoinCommand,
   salvageCommand,
   relay,
+  witness,
+  maintenanceOn,
+  maintenanceOff,
   guard,
   upgradeHooksCommand,
   cost,

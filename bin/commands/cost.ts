@@ -34,6 +34,8 @@ const OPTIONS = {
 const SETTINGS = {
   forceSwitchMs: 'forceSwitch',
   heartbeatMs: 'heartbeatInterval',
+  leaseMs: 'lease',
+  witnessMs: 'witnessInterval',
   pollMs: 'pollInterval',
   idlePollMs: 'idlePollInterval',
   bundleBytes: 'bundleSize',
@@ -76,6 +78,11 @@ to the raw size that 'walvault backups' shows.`,
       choices: ['on', 'off'],
     },
     { flags: '--dr-standbys <number>', summary: 'that follow the replica (default 1)' },
+    {
+      flags: '--witness <on|off>',
+      summary: 'the witness function, in each region (default on, as it is deployed)',
+      choices: ['on', 'off'],
+    },
     { flags: '--regions <home,dr>', summary: `where vault and replica are (default ${REGIONS})` },
     { flags: '--prices <file>', summary: 'another list of prices than the one that comes along' },
     { flags: '--all', summary: 'show the lines below a cent, too' },
@@ -128,7 +135,8 @@ function readInput(context: Context): CostInput {
       hint: `for example --regions ${REGIONS}`,
     });
   return {
-    ...(numbers as Omit<CostInput, 'region' | 'drRegion'>),
+    ...(numbers as Omit<CostInput, 'region' | 'drRegion' | 'witness'>),
+    witness: context.text('witness') !== 'off',
     region: home,
     drRegion: isPair ? away : undefined,
   };
@@ -143,7 +151,7 @@ export function plainInput(changes: Partial<CostInput>): CostInput {
     input[name] = (rowOf(setting).kind as Kind<number>).parse(rowOf(setting).default!);
   const [region] = REGIONS.split(',');
   return {
-    ...({ ...input, region, walBytesPerDay: 0, drRegion: undefined } as unknown as CostInput),
+    ...({ ...input, region, witness: true, walBytesPerDay: 0, drRegion: undefined } as unknown as CostInput),
     ...changes,
   };
 }

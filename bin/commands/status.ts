@@ -169,6 +169,7 @@ export function describeStatus(seen: Status, nowMs: number, others: readonly Oth
       ['gaps', gapsInWords(seen)],
       ...backupInWords(seen, nowMs),
       ...pairInWords(seen, nowMs),
+      ...witnessInWords(seen, nowMs),
     ]),
   ];
   if (others.length > 0)
@@ -223,6 +224,47 @@ export function describeStatus(seen: Status, nowMs: number, others: readonly Oth
         ),
   );
   return parts.join('\n\n');
+}
+
+/** A witness that has not looked for so many of its intervals is told as gone. */
+const MISSED_LOOKS = 5;
+/** Its row is written twice a minute where nothing changes, ms. */
+const ROW_AGE_MS = 60_000;
+
+function witnessInWords(
+  { lease, maintenance, witness, ifPrimaryDied, primary }: Status,
+  nowMs: number,
+): [string, string][] {
+  if (primary === null) return [];
+  const rows: [string, string][] = [];
+  if (lease !== null)
+    rows.push([
+      'lease',
+      `${formatDuration(lease.ms)}, watchdog ${lease.watchdog}, renewed ${lease.count} times`,
+    ]);
+  if (maintenance !== null) rows.push(['maintenance', `until ${maintenance.until}: ${maintenance.by}`]);
+  if (witness !== null) {
+    const { by, at, everyMs, policy, decision, lastFailover, watches } = witness;
+    const isGone = nowMs - Date.parse(at) > Math.max(ROW_AGE_MS, MISSED_LOOKS * everyMs);
+    const mode = policy.autoFailover ? 'may trigger' : 'warns only';
+    rows.push([
+      'witness',
+      `${by}, ${mode}, looked ${formatAge(at, nowMs)}${isGone ? ': NOBODY WATCHES NOW' : ''}`,
+    ]);
+    rows.push([
+      'it decided',
+      `${decision.do} (${decision.state}) since ${formatAge(decision.since, nowMs)}: ${[decision.why, ...decision.reasons].join('; ')}`,
+    ]);
+    if (lastFailover !== null)
+      rows.push([
+        'last failover by it',
+        `${lastFailover.to}, epoch ${lastFailover.epoch}, ${formatAge(lastFailover.at, nowMs)}`,
+      ]);
+    if (decision.state === 'silent' && watches !== '') rows.push(['it watches', watches]);
+  }
+  if (lease !== null || witness !== null)
+    rows.push([`if ${primary} died now`, [ifPrimaryDied.why, ...ifPrimaryDied.reasons].join('; ')]);
+  return rows;
 }
 
 function gapsInWords({ gaps }: Status): string {

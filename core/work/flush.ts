@@ -16,6 +16,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inState, VaultError, type FailureCode } from '../errors.ts';
+import { keys, type NodeRow } from '../cluster/facts.ts';
+import { leaseOf } from '../cluster/lease.ts';
 import { archivingOff, decideUndo } from '../cluster/decide-flush.ts';
 import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
 import { readControl as readControlFile, readPgdata, type Pgdata } from '../postgres/pgdata.ts';
@@ -30,6 +32,7 @@ import { heartbeat } from './heartbeat.ts';
 import { readIgnored, readLocalWord } from './local-off.ts';
 import { checkIdentity, stateDirOf, statePaths, writerStore, type StatePaths } from './node-state.ts';
 import { endRefusal, withFlushLock } from './refuse-connections.ts';
+import { setMaintenance } from './maintenance.ts';
 import { findLogs, saveLogs } from './save-logs.ts';
 import { archiveWaiting, shutdownCheckpoint } from './stopped-wal.ts';
 import { commitTail, undoFlush } from './tail.ts';
@@ -105,23 +108,57 @@ export async function flushPrimary(cluster: Cluster, request: FlushRequest): Pro
 async function flushHere(cluster: Cluster, request: FlushRequest): Promise<Flushed> {
   const place = await openPlace(cluster, request);
   const { pgdata, stateDir } = place;
-  return withFlushLock(stateDir, async () => {
-    await endRefusal(stateDir); // of a flush that was killed
-    const standing = await standingFlush(cluster, place);
-    if (standing !== undefined) return standing;
-    await checkWriter(cluster, place.seat);
-    checkLocal(statePaths(stateDir), request.node);
-    const logs = request.logs === true ? await findLogs(pgdata) : undefined;
-    try {
-      const stopped = pgdata.running === undefined ? undefined : await stopRunning(cluster, place, request);
-      const done = await withoutAgent(stateDir, () => commitStopped(cluster, place, request));
-      const flushed = { ...done, sessions: { idle: 0, terminated: 0 }, ...stopped };
-      return logs === undefined ? flushed : { ...flushed, logs: await keepLogs(cluster, request, logs) };
-    } catch (error) {
-      await endRefusal(stateDir);
-      throw await withState(error, pgdata.path);
-    }
+  return withFlushLock(stateDir, () =>
+    onPurpose(cluster, async () => {
+      await endRefusal(stateDir); // of a flush that was killed
+      const standing = await standingFlush(cluster, place);
+      if (standing !== undefined) return standing;
+      await checkWriter(cluster, place.seat);
+      checkLocal(statePaths(stateDir), request.node);
+      const logs = request.logs === true ? await findLogs(pgdata) : undefined;
+      try {
+        const stopped = pgdata.running === undefined ? undefined : await stopRunning(cluster, place, request);
+        const done = await withoutAgent(stateDir, () => commitStopped(cluster, place, request));
+        const flushed = { ...done, sessions: { idle: 0, terminated: 0 }, ...stopped };
+        return logs === undefined ? flushed : { ...flushed, logs: await keepLogs(cluster, request, logs) };
+      } catch (error) {
+        await endRefusal(stateDir);
+        throw await withState(error, pgdata.path);
+      }
+    }),
+  );
+}
+
+/** A stop that takes long must not pass for a failure; one that was killed keeps the witness off no longer than this, ms. */
+const ON_PURPOSE_MS = 30 * 60_000;
+const BY_FLUSH = 'flush';
+
+/**
+ * With the witness told that the primary is stopped on purpose, until the flush stands in the vault, which it goes by as well. Only where the
+ * primary has a lease: without one nobody triggers by himself. A key that may not say it flushes all the same.
+ */
+async function onPurpose<T>(cluster: Cluster, work: () => Promise<T>): Promise<T> {
+  const isSaid = await sayPurpose(cluster).catch((error: unknown) => {
+    if (!(error instanceof VaultError)) throw error;
+    return false;
   });
+  try {
+    return await work();
+  } finally {
+    if (isSaid) await setMaintenance(cluster, undefined, BY_FLUSH).catch(() => {});
+  }
+}
+
+async function sayPurpose(cluster: Cluster): Promise<boolean> {
+  const control = await readControl(cluster);
+  const key = keys.node(cluster.partition, control.primary ?? '');
+  const row = (await cluster.vault.manifest.get(key)) as NodeRow | undefined;
+  const at = new Date();
+  const standing = control.maintenance;
+  if (leaseOf(control, row) === undefined || control.role !== 'active') return false;
+  if (standing && standing.by !== BY_FLUSH && Date.parse(standing.until) > at.getTime()) return false;
+  const until = new Date(at.getTime() + ON_PURPOSE_MS).toISOString();
+  return (await setMaintenance(cluster, { at: at.toISOString(), until, by: BY_FLUSH })).changed;
 }
 
 /** The flush is done by then: a log that cannot be kept is said, and is no failure of it. */

@@ -15,15 +15,18 @@ import {
   type TriggerMode,
   type VaultRef,
   type WalRow,
+  type Maintenance,
+  type WitnessRow,
 } from '../cluster/facts.ts';
-import { parseLsn } from '../wal/lsn.ts';
-import { isSegmentName, segmentEnd, segmentStart } from '../wal/name.ts';
-import { segmentsFrom } from '../wal/lineage.ts';
+import { foresee } from '../cluster/decide-witness.ts';
+import { leaseOf, type Lease } from '../cluster/lease.ts';
 import { gapAfter, gapText, liveGaps, placeOfNode, wantsBackup, type LiveGap } from '../cluster/gaps.ts';
 import { readBranch, type Branch } from './branch.ts';
 import { readGaps } from './gap-rows.ts';
 import { listRows, readControl, type Cluster } from './cluster.ts';
 import { relayLag } from './relay-lag.ts';
+import { segmentsBehind } from './segments-behind.ts';
+import { readWitnessRow, witnessFacts } from './witness-facts.ts';
 
 export type Status = {
   cluster: string;
@@ -61,9 +64,22 @@ export type Status = {
   /** The replica to which the primary may spill (dr_vault). */
   direct: VaultRef | null;
   relays: RelayStatus[];
+  /** Of the primary; null: it runs without one. */
+  lease: { node: string; ms: number; watchdog: string; count: number } | null;
+  /** Servers are stopped on purpose, until then; null: nobody says so. */
+  maintenance: Maintenance | null;
+  /** What the witness that looked last saw; null: none ever did. */
+  witness: WitnessStatus | null;
+  /** What would become of the cluster if its primary died now, by the policy of that witness. */
+  ifPrimaryDied: { do: 'nothing' | 'warn' | 'trigger'; to: string | null; why: string; reasons: string[] };
   /** What waits in a replica until the active vault has taken it over; null: nothing. */
   spills: { files: number; node: string; epoch: number; firstLsn: string; lsn: string; at: string } | null;
 };
+
+export type WitnessStatus = Pick<
+  WitnessRow,
+  'by' | 'at' | 'everyMs' | 'policy' | 'watches' | 'decision' | 'lastFailover'
+>;
 
 /**
  * What a relay said last of its way `to` another vault, or `from` it. Of a way `to`, rows, bytes and seconds are reckoned anew, from the
@@ -130,7 +146,42 @@ export async function readStatus(cluster: Cluster, now: Date = new Date()): Prom
     direct: control.direct,
     relays: await relaysOf(cluster, branch, now),
     spills: spillsOf(head),
+    ...(await witnessed(cluster, { control, branch, nodes: nodeRows, live }, now)),
   };
+}
+
+/** A node that said something within this time counts as alive for what would happen; a witness goes by what it sees move. */
+const HEARD_MS = 60_000;
+
+async function witnessed(
+  cluster: Cluster,
+  read: Parameters<typeof witnessFacts>[1],
+  now: Date,
+): Promise<Pick<Status, 'lease' | 'maintenance' | 'witness' | 'ifPrimaryDied'>> {
+  const facts = await witnessFacts(cluster, read);
+  const row = await readWitnessRow(cluster);
+  const { control, primary, standbys } = facts;
+  const lease = leaseOf(control, primary);
+  const heard = new Set(
+    standbys
+      .filter(
+        ({ row: { heartbeatAt } }) => Math.abs(now.getTime() - Date.parse(heartbeatAt ?? '')) < HEARD_MS,
+      )
+      .map(({ row: { name } }) => name),
+  );
+  const { maintenance } = control;
+  return {
+    lease: lease === undefined ? null : { node: control.primary ?? '', ...pick(lease) },
+    maintenance: maintenance && Date.parse(maintenance.until) > now.getTime() ? maintenance : null,
+    witness: row === undefined ? null : watched(row),
+    ifPrimaryDied: foresee(facts, heard, row, now.getTime()),
+  };
+}
+
+const pick = ({ ms, watchdog, count }: Lease) => ({ ms, watchdog, count });
+
+function watched({ by, at, everyMs, policy, watches, decision, lastFailover }: WitnessRow): WitnessStatus {
+  return { by, at, everyMs, policy, watches, decision, lastFailover };
 }
 
 function backupNeeded(gap: LiveGap | undefined): Status['backupNeeded'] {
@@ -195,27 +246,4 @@ async function nodeStatus(
     lagSegments: lag.count,
     lagSeconds: ageMs === null ? null : Math.max(0, Math.round(ageMs / 1000)),
   };
-}
-
-/** How many segments of the live branch come after `restored`, and the first of them; null where that cannot be said. */
-export function segmentsBehind(
-  branch: Branch,
-  restored: string | null,
-  segmentSize: number,
-): { count: number; next: string | null } | null {
-  const { head, lineage } = branch;
-  if (head.lsn === null) return { count: 0, next: null };
-  if (restored === null || !isSegmentName(restored)) return null;
-  const timeline = Number.parseInt(restored.slice(0, 8), 16);
-  const part = lineage.find((one) => one.timeline === timeline);
-  const from = segmentEnd(restored, segmentSize);
-  // Past the fork of its timeline: what it restored is not the live branch, however near the numbers are.
-  if (part === undefined || (part.ends !== null && segmentStart(restored, segmentSize) >= part.ends))
-    return null;
-  // The segment that holds a fork begins again on the new timeline: it counts as not restored.
-  const begin = part.ends !== null && part.ends < from ? segmentStart(restored, segmentSize) : from;
-  const size = BigInt(segmentSize);
-  const end = parseLsn(head.lsn);
-  const count = end <= begin ? 0 : Number((end - begin) / size);
-  return { count, next: count === 0 ? null : segmentsFrom(lineage, begin, segmentSize).next().value };
 }

@@ -13,7 +13,15 @@ import {
   decideTakeOver,
   type TakeOverRequest,
 } from '../cluster/decide-takeover.ts';
-import { keys, type Promotion, type TriggerMode, type VaultRef } from '../cluster/facts.ts';
+import {
+  keys,
+  type Control,
+  type Head,
+  type Promotion,
+  type TriggerMode,
+  type VaultRef,
+} from '../cluster/facts.ts';
+import type { Change } from '../vault/manifest.ts';
 import { asRow, changing, eventChange, newId, readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { putControlObject } from './init.ts';
@@ -39,6 +47,8 @@ export type TakeOverOptions = {
   supersede?: number;
   /** As for the trigger of an active vault: go on though a declared gap lies ahead of the target. */
   acceptGap?: boolean;
+  /** Asked of the rows of the active vault by which it is fenced; what it answers goes into that transaction. @throws VaultError  no take-over */
+  judge?: (active: Cluster, control: Control, head: Head) => Promise<readonly Change[]>;
   signal?: AbortSignal;
   onStep?: (step: TakeOverStep) => void;
 };
@@ -141,7 +151,7 @@ async function fenceAndCarry(
   const isOlder = active.epoch < (await readControl(target)).epoch;
   if (active.role === 'active' && !isOlder) await relayPass(peer, target, carry);
   await check(target, request); // a gap that it brought is said before anything is fenced
-  const { epoch, already } = await fence(target, peer, request);
+  const { epoch, already } = await fence(target, peer, request, options.judge);
   crashPoint('takeover-fenced');
   say({ step: 'fenced', epoch, already });
   try {
@@ -158,6 +168,7 @@ async function fence(
   target: Cluster,
   peer: Cluster,
   request: TakeOverRequest,
+  judge: TakeOverOptions['judge'],
 ): Promise<{ epoch: number; already: boolean }> {
   let ours = 0;
   return changing(
@@ -171,6 +182,7 @@ async function fence(
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
       if (decision.do === 'fenced')
         return { result: { epoch: decision.epoch, already: decision.epoch !== ours } };
+      const judged = (await judge?.(peer, control, head)) ?? [];
       await putControlObject(peer, decision.control);
       const { epoch } = decision.control;
       ours = epoch;
@@ -180,6 +192,7 @@ async function fence(
         changes: [
           { do: 'put', row: asRow(decision.control), when: { rev: control.rev } },
           { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
+          ...judged,
           eventChange(peer, { at: request.at, kind: 'fence', node: request.to, epoch, text }),
         ],
       };

@@ -1,5 +1,5 @@
 /**
- * The trigger: step 1 of a promotion, by the operator (later the witness). One transaction raises the epoch and names the target; from
+ * The trigger: step 1 of a promotion, by the operator or the witness. One transaction raises the epoch and names the target; from
  * its commit on the old primary is fenced and no standby but the target is served anything new.
  */
 import { VaultError } from '../errors.ts';
@@ -9,7 +9,8 @@ import { gapText } from '../cluster/gaps.ts';
 import { asRow, changing, eventChange, newId, type Cluster } from './cluster.ts';
 import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
-import { readTarget } from './target-report.ts';
+import type { Change } from '../vault/manifest.ts';
+import { readTarget, type TargetFacts } from './target-report.ts';
 
 export type TriggerOptions = {
   mode: TriggerMode;
@@ -21,6 +22,14 @@ export type TriggerOptions = {
   acceptGap?: boolean;
   /** The way to the armed replica (control.direct), which is fenced first. */
   direct?: DirectWay;
+  /** Who triggers, where no person does, and why; for the event. */
+  by?: string;
+  /**
+   * Asked of the very rows that the transaction is conditional on; what it answers goes into it.
+   *
+   * @throws VaultError  no trigger
+   */
+  judge?: (facts: TargetFacts) => Promise<readonly Change[]>;
 };
 
 /**
@@ -35,12 +44,14 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
   let fenced: number | undefined;
   return changing<Promotion>(
     async function attempt() {
-      const { control, head, node: target, gap } = await readTarget(cluster, options.to);
+      const facts = await readTarget(cluster, options.to);
+      const { control, head, node: target, gap } = facts;
       // An answer that was lost: our trigger stands, known by its id.
       if (head.promotion?.id === id) return { result: head.promotion };
       const decision = decideTrigger(control, head, target, { id, at, ...options }, gap);
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
+      const judged = (await options.judge?.(facts)) ?? [];
       // Only now that nothing else refuses it: a replica that was fenced for nothing stands still until the trigger is done again.
       if (control.direct !== null && fenced !== decision.control.epoch) {
         await fenceDirect(cluster, control, options.to, options.direct);
@@ -50,7 +61,7 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
       if (put !== decision.control.epoch) await putControlObject(cluster, decision.control);
       put = decision.control.epoch;
       const accepted = gap === undefined ? '' : `, with a declared gap ahead: ${gapText(gap)}`;
-      const text = `${options.mode} trigger: ${options.to} shall be the primary, epoch ${decision.control.epoch} (was ${control.primary ?? 'none'}, epoch ${control.epoch})${accepted}`;
+      const text = `${options.mode} trigger: ${options.to} shall be the primary, epoch ${decision.control.epoch} (was ${control.primary ?? 'none'}, epoch ${control.epoch})${accepted}${options.by === undefined ? '' : `, by ${options.by}`}`;
       return {
         result: decision.head.promotion as Promotion,
         changes: [
@@ -62,6 +73,7 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
             key: keys.node(cluster.partition, options.to),
             when: target === undefined ? 'absent' : { rev: target.rev },
           },
+          ...judged,
           eventChange(cluster, {
             at,
             kind: 'trigger',
