@@ -8,10 +8,11 @@ import type { Function as LambdaFunction } from 'aws-cdk-lib/aws-lambda';
 import type { Queue } from 'aws-cdk-lib/aws-sqs';
 import { METRICS, NAMESPACE, type MetricName } from '../core/cluster/metrics.ts';
 
-/** What an alarm may look at; relay and its queue only with a second region. */
+/** What an alarm may look at; relay and its queue only with a second region, the witness where it is deployed. */
 export type Watched = {
   table: string;
-  functions: { retention: LambdaFunction; notify: LambdaFunction; relay: LambdaFunction | undefined };
+  functions: Record<'retention' | 'notify', LambdaFunction> &
+    Record<'relay' | 'witness', LambdaFunction | undefined>;
   dead: { retention: Queue; notify: Queue; relay: Queue | undefined };
   /** Seconds. */
   limits: { lag: number; archive: number };
@@ -38,8 +39,8 @@ const own = (name: MetricName, table: string, statistic: string, period: Duratio
     ...{ namespace: NAMESPACE, metricName: METRICS[name].name, statistic, period },
     dimensionsMap: { Vault: table },
   });
-const errors = (of: LambdaFunction | undefined): Metric | undefined =>
-  of?.metricErrors({ statistic: Stats.SUM, period: Duration.minutes(5) });
+const errors = (of: LambdaFunction | undefined, period = Duration.minutes(5)): Metric | undefined =>
+  of?.metricErrors({ statistic: Stats.SUM, period });
 const waiting = (queue: Queue | undefined): Metric | undefined =>
   queue?.metricApproximateNumberOfMessagesVisible({ statistic: Stats.MAXIMUM, period: Duration.minutes(5) });
 /** Of the table as a whole: DynamoDB counts what it throttles so, and ThrottledRequests by operation only. */
@@ -121,6 +122,25 @@ export const ALARMS: readonly AlarmRow[] = [
     metric: ({ functions }) =>
       functions.notify.metricInvocations({ statistic: Stats.SUM, period: Duration.minutes(5) }),
     ...{ threshold: 1, periods: 3, below: true, missing: 'rings' },
+  },
+  {
+    id: 'primary-silent',
+    says: 'The witness hears nothing of the primary of a cluster, neither heartbeats nor WAL.',
+    metric: ({ table, functions }) => functions.witness && own('primarySilent', table, Stats.MAXIMUM, MINUTE),
+    ...{ threshold: 1, periods: 1, missing: 'is well' },
+  },
+  {
+    id: 'witness-silent',
+    says: 'No watch of the witness has come to its end for five minutes: nobody sees a primary that is silent.',
+    metric: ({ table, functions }) =>
+      functions.witness && own('witnessDone', table, Stats.SUM, Duration.minutes(5)),
+    ...{ threshold: 1, periods: 1, below: true, missing: 'rings' },
+  },
+  {
+    id: 'witness-failed',
+    says: 'The witness function fails: at least one cluster is not watched.',
+    metric: ({ functions }) => errors(functions.witness),
+    ...{ threshold: 1, periods: 1, missing: 'is well' },
   },
   {
     id: 'table-throttled',

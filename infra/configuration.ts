@@ -11,7 +11,8 @@
  */
 import { parse, TomlDate, TomlError } from 'smol-toml';
 import { VaultError } from '../core/errors.ts';
-import { keyOf, rowOf, type SettingName } from '../core/settings/settings.ts';
+import { keyOf, rowOf, SETTINGS, type SettingName } from '../core/settings/settings.ts';
+import type { Asked } from './roles.ts';
 
 export type Configuration = {
   name: string;
@@ -22,6 +23,8 @@ export type Configuration = {
   clusters: readonly string[] | undefined;
   retention: Partial<Record<RetentionSetting, string>> & { schedule: string };
   notify: Partial<Record<NotifySetting, string>> & { email: string | undefined };
+  /** undefined: it is not deployed. */
+  witness: Partial<Record<WitnessSetting, string>> | undefined;
   objectLock: { mode: 'governance' | 'compliance'; days: number } | undefined;
   /** ARN of a key that is there already, per region; undefined: one is made. */
   kms: { primary: string | undefined; dr: string | undefined };
@@ -43,8 +46,16 @@ const RETENTION = [
   'relayLease',
 ] as const satisfies SettingName[];
 const NOTIFY = ['webhook', 'lagLimit', 'archiveLimit', 'silenceLimit'] as const satisfies SettingName[];
+const WITNESS = [
+  'autoFailover',
+  'maxLag',
+  'coolDown',
+  'witnessInterval',
+  'drFailover',
+] as const satisfies SettingName[];
 export type RetentionSetting = (typeof RETENTION)[number];
 export type NotifySetting = (typeof NOTIFY)[number];
+export type WitnessSetting = (typeof WITNESS)[number];
 
 /** How a value is read; RangeError: what it is not. */
 type Reader = (value: unknown) => unknown;
@@ -91,6 +102,10 @@ const setting = (name: SettingName): Row => {
     example: JSON.stringify(example),
   };
 };
+const yesOrNo: Reader = (value) => {
+  if (!['true', 'false'].includes(String(value))) throw new RangeError('is neither true nor false');
+  return String(value) === 'true';
+};
 const settings = (part: string, names: readonly SettingName[]): Record<string, Row> =>
   Object.fromEntries(names.map((name) => [`${part}.${keyOf(name)}`, setting(name)]));
 
@@ -131,6 +146,8 @@ const KEYS: Record<string, Row> = {
   },
   ...settings('retention', RETENTION),
   ...settings('notify', NOTIFY),
+  'witness.deploy': { read: yesOrNo, example: 'true' },
+  ...settings('witness', WITNESS),
   'notify.webhook': {
     read: (value) => {
       const given = setting('webhook').read(value);
@@ -163,13 +180,7 @@ const KEYS: Record<string, Row> = {
     read: text(/^https?:\/\/\S+$/, 'an http:// or https:// URL'),
     example: '"https://git.example.com/docs/runbook/"',
   },
-  adopt: {
-    read: (value) => {
-      if (!['true', 'false'].includes(String(value))) throw new RangeError('is neither true nor false');
-      return String(value) === 'true';
-    },
-    example: 'true',
-  },
+  adopt: { read: yesOrNo, example: 'true' },
 };
 
 /** Every key, with a line that it takes. */
@@ -279,6 +290,12 @@ function asConfiguration(values: Record<string, unknown>, file: string): Configu
     throw new VaultError('usage', `object_lock in ${file} wants both mode and days`, {
       hint: `Write both, ${KEYS['object_lock.mode']!.example} and ${KEYS['object_lock.days']!.example} for example, or neither: no lock.`,
     });
+  const witness = settingsOf('witness', WITNESS);
+  const isDeployed = at<boolean>('witness.deploy') ?? true;
+  if (!isDeployed && Object.keys(witness).length > 0)
+    throw new VaultError('usage', `witness in ${file} is not to be deployed, and is told more`, {
+      hint: "Leave its other lines out; or deploy it: with auto_failover off it only warns. 'walvault witness' elsewhere has its own settings.",
+    });
   return {
     name: at('name') ?? 'walvault',
     regions: { primary, dr: at('regions.dr') },
@@ -286,6 +303,7 @@ function asConfiguration(values: Record<string, unknown>, file: string): Configu
     clusters: at('clusters'),
     retention: { ...settingsOf('retention', RETENTION), schedule: at('retention.schedule') ?? 'rate(1 day)' },
     notify: { ...settingsOf('notify', NOTIFY), email: at('notify.email') },
+    witness: isDeployed ? witness : undefined,
     objectLock: mode === undefined || days === undefined ? undefined : { mode, days },
     kms: { primary: at('kms.primary'), dr: at('kms.dr') },
     principals: at('nodes.principals') ?? [],
@@ -297,6 +315,10 @@ function asConfiguration(values: Record<string, unknown>, file: string): Configu
 
 function checkTogether(configuration: Configuration, file: string): void {
   const { name, regions, kms, objectLock, noncurrentDays, adopt } = configuration;
+  if (regions.dr === undefined && askedOf(configuration).includes('dr_failover'))
+    throw new VaultError('usage', `witness.dr_failover in ${file} is on, and no regions.dr is given`, {
+      hint: 'Name the second region, or leave dr_failover out: a standby of this region wants auto_failover.',
+    });
   if (regions.primary === regions.dr)
     throw new VaultError('usage', `regions.dr in ${file} is the primary region itself`, {
       hint: 'Name another region, or leave it out: one region alone works, too.',
@@ -348,4 +370,14 @@ function checkTogether(configuration: Configuration, file: string): void {
 /** Of a region: aws, aws-cn, aws-us-gov, …: apart from each other in everything. */
 function partitionOf(region: string): string {
   return /^(cn|us-gov|us-isob|us-isof|us-iso|eu-isoe|eusc)-/.exec(region)?.[1] ?? 'aws';
+}
+
+/** What the witness is to do beyond watching. */
+export function askedOf({ witness }: Configuration): Asked[] {
+  const isOn = (name: 'autoFailover' | 'drFailover'): boolean =>
+    SETTINGS[name].kind.parse(witness?.[name] ?? SETTINGS[name].default);
+  return [
+    ...(isOn('autoFailover') ? (['auto_failover'] as const) : []),
+    ...(isOn('drFailover') ? (['dr_failover'] as const) : []),
+  ];
 }

@@ -14,7 +14,15 @@ import { Effect, PolicyStatement } from 'aws-cdk-lib/aws-iam';
 import { NAMESPACE } from '../core/cluster/metrics.ts';
 import type { Region } from './names.ts';
 
-export const ROLE_NAMES = ['node-writer', 'node-reader', 'operator', 'retention', 'relay', 'notify'] as const;
+export const ROLE_NAMES = [
+  'node-writer',
+  'node-reader',
+  'operator',
+  'retention',
+  'relay',
+  'notify',
+  'witness',
+] as const;
 export type RoleName = (typeof ROLE_NAMES)[number];
 
 /** The role's own region, or the other one: a grant on the other is left out where there is none. */
@@ -24,7 +32,11 @@ type Partition = 'control' | 'rows' | 'clusters' | 'notices';
 /** Below `<cluster>/<system id>/`; 'node': what a node proves its rights with. `control` lies beside them, below the cluster. */
 type Folder = 'wal' | 'history' | 'backup' | 'aside' | 'logs' | 'stream' | 'node' | 'control';
 
-type Grant =
+/** What the configuration asks of the witness beyond watching: it has the right to no more. */
+export type Asked = 'auto_failover' | 'dr_failover';
+
+/** `if`: only where one of these is asked for. */
+type Grant = { if?: readonly Asked[] } & (
   | { objects: Folder[]; on: Side; actions: ('s3:GetObject' | 's3:PutObject' | 's3:DeleteObject')[] }
   | { list: true; on: Side }
   | {
@@ -36,7 +48,8 @@ type Grant =
   | { publish: 'notices' | 'arrivals'; on: Side }
   | { metrics: true }
   /** What an operator asks the functions for, and the redrive of what a queue of the dead holds. */
-  | { functions: true };
+  | { functions: true }
+);
 
 const WAL: Folder[] = ['wal', 'history', 'backup', 'aside'];
 
@@ -60,6 +73,33 @@ const operator = (on: Side): Grant[] => [
   },
   { key: ['kms:Decrypt', 'kms:GenerateDataKey'], on },
 ];
+
+/** A trigger of the witness; where the primary may spill into the other vault, that is fenced and what it took is brought home. */
+const trigger = (
+  [
+    { table: ['control'], on: 'own', actions: ['PutItem'] },
+    { table: ['control', 'rows'], on: 'own', actions: ['ConditionCheckItem'] },
+    { objects: ['control', 'wal'], on: 'own', actions: ['s3:PutObject'] },
+    { objects: ['wal'], on: 'own', actions: ['s3:GetObject'] },
+    { list: true, on: 'own' },
+    { key: ['kms:Decrypt', 'kms:GenerateDataKey'], on: 'own' },
+    { table: ['control', 'rows'], on: 'other', actions: ['PutItem'] },
+    { objects: ['control'], on: 'other', actions: ['s3:PutObject'] },
+    { objects: ['wal'], on: 'other', actions: ['s3:GetObject'] },
+    { list: true, on: 'other' },
+    { key: ['kms:Decrypt', 'kms:GenerateDataKey'], on: 'other' },
+  ] as const satisfies Grant[]
+).map((grant): Grant => ({ ...grant, if: ['auto_failover', 'dr_failover'] }));
+
+/** What a take-over by the witness of a replica asks for besides: it carries as a relay does, and settles what was spilled on either side. */
+const takeOver = (
+  [
+    { table: ['rows'], on: 'own', actions: ['DeleteItem'] },
+    { objects: ['history'], on: 'own', actions: ['s3:GetObject', 's3:PutObject'] },
+    { table: ['control', 'rows'], on: 'other', actions: ['ConditionCheckItem'] },
+    { objects: ['wal'], on: 'other', actions: ['s3:PutObject'] },
+  ] as const satisfies Grant[]
+).map((grant): Grant => ({ ...grant, if: ['dr_failover'] }));
 
 export const ROLES: Record<RoleName, readonly Grant[]> = {
   'node-writer': [...node('own'), ...node('other')],
@@ -109,6 +149,15 @@ export const ROLES: Record<RoleName, readonly Grant[]> = {
     { publish: 'notices', on: 'other' },
     { metrics: true },
   ],
+  witness: [
+    // watches, here and from a replica, and says what it saw: its row, events
+    { table: ['control', 'rows', 'clusters'], on: 'own', actions: ['GetItem', 'Query'] },
+    { table: ['control', 'rows'], on: 'other', actions: ['GetItem', 'Query'] },
+    { table: ['rows'], on: 'own', actions: ['PutItem'] },
+    { metrics: true },
+    ...trigger,
+    ...takeOver,
+  ],
 };
 
 /** What stands in the policies' resources. */
@@ -121,13 +170,16 @@ export type Places = {
   otherKeyArn: string | undefined;
   prefix: string;
   clusters: readonly string[] | undefined;
+  asked: readonly Asked[];
   /** ARNs. */
   functions: readonly string[];
   queues: { failed: string; dead: string } | undefined;
 };
 
 export function statementsOf(role: RoleName, places: Places): PolicyStatement[] {
-  return ROLES[role].flatMap((grant) => statements(grant, places));
+  return ROLES[role]
+    .filter(({ if: asked }) => asked === undefined || asked.some((each) => places.asked.includes(each)))
+    .flatMap((grant) => statements(grant, places));
 }
 
 function statements(grant: Grant, places: Places): PolicyStatement[] {

@@ -31,7 +31,12 @@ export function keptVault(url: string, settings: Settings): Promise<Vault> {
 
 /** Aborted when so little time is left that the work should end in order: it is taken up again by the next call. */
 export function untilDeadline(call: Call): AbortSignal {
-  return AbortSignal.timeout(Math.max(1, call.getRemainingTimeInMillis() - MARGIN_MS));
+  return AbortSignal.timeout(Math.max(1, Math.floor(call.getRemainingTimeInMillis() - MARGIN_MS)));
+}
+
+/** Aborted after `ms`, or at the deadline where that comes sooner. */
+export function forAWhile(call: Call, ms: number): AbortSignal {
+  return AbortSignal.any([AbortSignal.timeout(Math.ceil(ms)), untilDeadline(call)]);
 }
 
 /** The same for the next of `left` clusters: one that has much to do leaves the others their time. */
@@ -66,6 +71,16 @@ export async function forEachCluster<T>(
     }
   }
   return ends;
+}
+
+/** The same for all clusters side by side: for work that lasts as long as the call. */
+export async function withEachCluster<T>(
+  vault: Vault,
+  names: readonly string[] | undefined,
+  work: (cluster: Cluster) => Promise<T>,
+): Promise<{ cluster: string; result?: T; error?: unknown }[]> {
+  const all = names ?? (await listClusters(vault));
+  return (await Promise.all(all.map((name) => forEachCluster(vault, [name], work)))).flat();
 }
 
 /** @throws Error  naming the clusters whose work failed, so that Lambda counts an error and tries again */

@@ -27,6 +27,8 @@ export const ARCHIVE = { reads: 5, writes: 8, puts: 1 } as const;
 export const BEAT_PRIMARY = { reads: 3, writes: 6 } as const;
 /** As often its look at who is primary: control and head (core/work/role-watch.ts; not run by the test, it wants a server). */
 export const ROLE_LOOK = { reads: 2 } as const;
+/** The same with a lease: its row is read and written with a condition on control, then the nonce. */
+export const BEAT_LEASE = { reads: 4, writes: 8 } as const;
 export const BEAT_STANDBY = { reads: 1, writes: 2 } as const;
 
 /** How often the primary's agent reads control for a vault that its own superseded (default of sweep_interval), ms. */
@@ -34,6 +36,11 @@ export const SWEEP_LOOK_MS = 60_000;
 
 /** One look of a standby: head. */
 export const POLL = { reads: 1 } as const;
+
+/** One look of a witness at a cluster whose standbys are level: control, head, the rows of the nodes, its own. */
+export const WITNESS_LOOK = { reads: 4 } as const;
+/** Each time that a witness writes its row. */
+export const WITNESS_ROW = { writes: 2 } as const;
 
 /** One segment, by a standby: row, then object. */
 export const FETCH = { reads: 1, gets: 1 } as const;

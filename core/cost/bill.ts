@@ -32,6 +32,7 @@ export const COST_GROUPS = [
   'retention',
   'relay',
   'watching',
+  'witness',
   'keys',
 ] as const;
 export type CostGroup = (typeof COST_GROUPS)[number];

@@ -6,11 +6,11 @@
  */
 
 /** Metrics that a region's alarms look at, since each is paid for: the relay's are there only where a second region is. */
-export const ALARMS = { always: 10, relay: 4 } as const;
+export const ALARMS = { always: 13, relay: 4 } as const;
 export const DASHBOARDS = 1;
 
 /** Custom metrics, each for the vault and for the cluster; and how often they are put. */
-export const METRICS = { always: 3, relay: 1, each: 2 } as const;
+export const METRICS = { always: 5, relay: 1, each: 2 } as const;
 
 /** Notify looks at every cluster this often, relay passes by the schedule and sweeps, retention runs, ms. */
 export const LOOK_EVERY_MS = 60_000;
@@ -23,6 +23,12 @@ export const RELAY_WINDOW_MS = 1000;
 
 /** One look of notify: rows that it reads, what it keeps for the next one, and its calls of CloudWatch. */
 export const LOOK = { reads: 8, writes: 2, requests: 1 } as const;
+
+/**
+ * One watch of the witness function: how often one begins, how long it lasts, how often it looks; what it reads and writes beside its looks
+ * (which clusters there are, the primary's lease; its row at the beginning and each half minute), and its calls of CloudWatch.
+ */
+export const WATCH = { everyMs: 60_000, seconds: 115, lookMs: 2000, reads: 4, rows: 4, requests: 1 } as const;
 
 /** One call of the relay beside its pass: cluster and roles looked at, arrivals told and written down. */
 export const RELAY_CALL = { source: { reads: 3 }, target: { reads: 5, writes: 2 } } as const;
@@ -37,6 +43,7 @@ export const FUNCTIONS = {
   relay: { memoryGb: 1769 / 1024, seconds: 1, secondsEachObject: 0.2, secondsEachSweptRow: 0.00005 },
   notify: { memoryGb: 0.25, seconds: 0.5 },
   retention: { memoryGb: 0.5, seconds: 10 },
+  witness: { memoryGb: 0.25, seconds: 116 },
 } as const;
 
 /** Bytes of log of one call: Lambda's own three lines, and ours. */

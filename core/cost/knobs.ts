@@ -43,6 +43,10 @@ const TURNS: readonly Turn[] = [
     price: 'status is older; a copied primary is found later',
   },
   {
+    ...{ name: 'witness_interval', member: 'witnessMs', by: 5, most: MINUTE_MS, kind: 'duration' },
+    price: 'a failover without a person comes that much later',
+  },
+  {
     ...{ name: 'force_switch', member: 'forceSwitchMs', by: 5, most: DAY_MS, kind: 'duration' },
     price: 'a commit of a quiet hour may be that much older before it is archived',
   },

@@ -11,6 +11,7 @@
 import {
   ARCHIVE,
   BACKUP_EXTRA_OBJECTS,
+  BEAT_LEASE,
   BEAT_PRIMARY,
   BEAT_STANDBY,
   COPY,
@@ -28,6 +29,8 @@ import {
   ROLE_LOOK,
   SWEEP_LOOK_MS,
   WAL_ROW_BYTES,
+  WITNESS_LOOK,
+  WITNESS_ROW,
 } from './acts.ts';
 import {
   ALARMS,
@@ -43,6 +46,7 @@ import {
   RELAY_SWEEP_EVERY_MS,
   RELAY_WINDOW_MS,
   RETENTION_EVERY_MS,
+  WATCH,
 } from './deployment.ts';
 import { Bill, type Cost } from './bill.ts';
 import type { PriceList } from './prices.ts';
@@ -74,6 +78,11 @@ export type CostInput = {
   standbys: number;
   drStandbys: number;
   heartbeatMs: number;
+  /** Of the primary's lease; 0: it has none. */
+  leaseMs: number;
+  /** Whether the witness function is deployed, and how often it looks. */
+  witness: boolean;
+  witnessMs: number;
   pollMs: number;
   idlePollMs: number;
   /** Where the vault is. */
@@ -89,9 +98,11 @@ export function reckonCost(input: CostInput, list: PriceList): Cost {
   vault(bill, input, flow, input.region, input.standbys);
   primary(bill, input, flow);
   watching(bill, input, input.region);
+  if (input.witness) witness(bill, input, input.region, input.region);
   if (input.drRegion !== undefined) {
     vault(bill, input, flow, input.drRegion, input.drStandbys);
     watching(bill, input, input.drRegion);
+    if (input.witness) witness(bill, input, input.drRegion, input.region);
     relay(bill, flow, input.region, input.drRegion);
   }
   return bill.close();
@@ -204,6 +215,11 @@ function primary(bill: Bill, input: CostInput, flow: Flow): void {
     beats * (BEAT_PRIMARY.reads + ROLE_LOOK.reads) + looks,
   );
   bill.add('heartbeats', region, 'of the primary: writes', 'dynamodb_write', beats * BEAT_PRIMARY.writes);
+  if (input.leaseMs > 0) {
+    const [reads, writes] = (['reads', 'writes'] as const).map((of) => BEAT_LEASE[of] - BEAT_PRIMARY[of]);
+    bill.add('heartbeats', region, 'its lease: reads', 'dynamodb_read', beats * reads!);
+    bill.add('heartbeats', region, 'its lease: writes', 'dynamodb_write', beats * writes!);
+  }
   bill.put('base backups', region, 'bundles stored', flow.backups * flow.backupObjects);
 }
 
@@ -219,6 +235,22 @@ function watching(bill: Bill, { drRegion }: CostInput, region: string): void {
   bill.add('watching', region, 'rows read', 'dynamodb_read', looks * LOOK.reads);
   bill.add('watching', region, 'what was seen last', 'dynamodb_write', looks * LOOK.writes);
   bill.calls('watching', region, 'function', looks, FUNCTIONS.notify, looks * FUNCTIONS.notify.seconds);
+}
+
+/** Two watches at a time. @param watched  the region of the active vault, which a witness of a replica looks at, too */
+function witness(bill: Bill, { witnessMs }: CostInput, region: string, watched: string): void {
+  const watches = MONTH_MS / WATCH.everyMs;
+  const looks = watches * ((WATCH.seconds * 1000) / witnessMs);
+  for (const place of new Set([region, watched]))
+    bill.add('witness', place, `its looks, in ${region}`, 'dynamodb_read', looks * WITNESS_LOOK.reads);
+  bill.add('witness', region, 'what is to be watched', 'dynamodb_read', watches * WATCH.reads);
+  bill.add(
+    ...(['witness', region, 'its row', 'dynamodb_write'] as const),
+    watches * WATCH.rows * WITNESS_ROW.writes,
+  );
+  bill.add('witness', region, 'figures put', 'cloudwatch_request', watches * WATCH.requests);
+  const { seconds } = FUNCTIONS.witness;
+  bill.calls('witness', region, 'function', watches, FUNCTIONS.witness, watches * seconds);
 }
 
 /** From `home` to `away`: each segment and each bundle is copied by S3 itself. */

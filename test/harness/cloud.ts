@@ -22,6 +22,7 @@ import { execFile } from 'node:child_process';
 import { hash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { FUNCTION_NAMES, type FunctionName } from '../../core/settings/environment.ts';
 import { ROLE_NAMES, type RoleName } from '../../infra/roles.ts';
 import { startAwsProxy, type AwsProxy } from './aws-proxy.ts';
 import { type Emulator, startMinistack } from './emulators.ts';
@@ -140,7 +141,7 @@ export class Cloud {
   private functionKeys(): Map<string, string> {
     const keys = new Map<string, string>();
     for (const side of ['primary', 'dr'] as const)
-      for (const name of ['retention', 'relay', 'notify']) {
+      for (const name of FUNCTION_NAMES) {
         const functionArn = `arn:aws:lambda:${REGION[side]}:${ACCOUNT}:function:${this.name}-${name}`;
         const roleArn = `arn:aws:iam::${ACCOUNT}:role/${this.name}-${REGION[side]}-${name}`;
         const digest = hash('sha256', `${functionArn}:${roleArn}`, 'hex').slice(0, 16).toUpperCase();
@@ -185,11 +186,7 @@ export class Cloud {
   }
 
   /** @returns what the function answered @throws Error  with what it threw */
-  async invoke(
-    name: 'retention' | 'relay' | 'notify',
-    event: object,
-    side: Side = 'primary',
-  ): Promise<unknown> {
+  async invoke(name: FunctionName, event: object, side: Side = 'primary'): Promise<unknown> {
     const lambda = new LambdaClient({
       region: REGION[side],
       endpoint: this.emulator.endpoint,

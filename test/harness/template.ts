@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { App } from 'aws-cdk-lib';
+import { FUNCTION_NAMES } from '../../core/settings/environment.ts';
 import { makeApp } from '../../infra/app.ts';
 import { readConfiguration } from '../../infra/configuration.ts';
 import { isAllowed, statementsOf, type Policy, type Request } from './iam.ts';
@@ -154,7 +155,7 @@ export function synthesise(toml: string): { primary: DeployedTemplate; dr: Deplo
   const scratch = mkdtempSync(path.join(os.tmpdir(), 'walvault-template-'));
   try {
     const bundles = path.join(scratch, 'lambdas');
-    for (const name of ['retention', 'relay', 'notify']) {
+    for (const name of FUNCTION_NAMES) {
       mkdirSync(path.join(bundles, name), { recursive: true });
       writeFileSync(path.join(bundles, name, 'index.js'), '');
     }

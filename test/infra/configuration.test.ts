@@ -15,6 +15,7 @@ test('one line is enough: one region, and what is not said is as it is best', ()
     clusters: undefined,
     retention: { schedule: 'rate(1 day)' },
     notify: { email: undefined },
+    witness: {},
     objectLock: undefined,
     kms: { primary: undefined, dr: undefined },
     principals: [],
@@ -47,6 +48,13 @@ test('everything can be said', () => {
     lag_limit = "1h"
     archive_limit = "30m"
     silence_limit = "10m"
+    [witness]
+    deploy = true
+    auto_failover = "on"
+    max_lag = "1m"
+    cool_down = "6h"
+    witness_interval = "5s"
+    dr_failover = "on"
     [object_lock]
     mode = "governance"
     days = 14
@@ -68,6 +76,9 @@ test('everything can be said', () => {
       email: 'dba@example.com',
       webhook: 'https://chat.example.com/hooks/x',
       ...{ lagLimit: '1h', archiveLimit: '30m', silenceLimit: '10m' },
+    },
+    witness: {
+      ...{ autoFailover: 'on', maxLag: '1m', coolDown: '6h', witnessInterval: '5s', drFailover: 'on' },
     },
     objectLock: { mode: 'governance', days: 14 },
     kms: { primary: keyIn('eu-west-1'), dr: keyIn('eu-central-1') },
@@ -223,6 +234,17 @@ test.each([
   ['retention each week', `${REGION}retention.schedule = "rate(7 days)"`, /retention\.schedule .*each day/],
   ['retention on Mondays', `${REGION}retention.schedule = "cron(0 3 ? * MON *)"`, /retention\.schedule/],
   ['a rate of nothing', `${REGION}retention.schedule = "rate(0 minutes)"`, /retention\.schedule/],
+  ['a failover perhaps', `${REGION}witness.auto_failover = "perhaps"`, /^witness\.auto_failover .*"perhaps"/],
+  [
+    'a take-over without another region',
+    `${REGION}witness.dr_failover = "on"`,
+    /dr_failover .* no regions\.dr/,
+  ],
+  [
+    'a witness that is not deployed and is to trigger',
+    `${REGION}witness = { deploy = false, auto_failover = "on" }`,
+    /^witness in .* is not to be deployed/,
+  ],
   ['a lock without days', `${REGION}object_lock.mode = "governance"`, /wants both mode and days/],
   ['days without a lock', `${REGION}object_lock.days = 7`, /wants both mode and days/],
   [

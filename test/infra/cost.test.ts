@@ -1,6 +1,8 @@
 /** What core/cost reckons with is what infra/ deploys: numbers of both sides, compared. */
 import * as deployed from '../../core/cost/deployment.ts';
+import { WATCH_MS } from '../../core/cluster/decide-watch.ts';
 import { METRICS } from '../../core/cluster/metrics.ts';
+import { SETTINGS } from '../../core/settings/settings.ts';
 import { metricData } from '../../lambdas/metrics.ts';
 import { synthesise, type DeployedTemplate } from '../harness/template.ts';
 
@@ -41,7 +43,7 @@ test.each(each)('%s: no alarm, and no dashboard, of another kind than is reckone
 
 test.each(each)('%s: functions of the memory that is reckoned', (_region, template) => {
   const functions = template.ofType('AWS::Lambda::Function').map(({ Properties }) => Properties);
-  expect(functions.length).toBe(template === alone ? 2 : 3);
+  expect(functions.length).toBe(template === alone ? 3 : 4);
   for (const { FunctionName, MemorySize } of functions) {
     const name = String(FunctionName).replace('walvault-', '') as keyof typeof deployed.FUNCTIONS;
     expect([name, Number(MemorySize) / 1024]).toEqual([name, deployed.FUNCTIONS[name].memoryGb]);
@@ -54,6 +56,7 @@ test.each(each)('%s: functions called as often as is reckoned', (_region, templa
     .map(({ Properties }) => [Properties['Name'], msOf(String(Properties['ScheduleExpression']))] as const);
   expect(Object.fromEntries(schedules)).toEqual({
     'walvault-look': deployed.LOOK_EVERY_MS,
+    'walvault-watch': deployed.WATCH.everyMs,
     'walvault-retention': deployed.RETENTION_EVERY_MS,
     ...(template === alone
       ? {}
@@ -62,6 +65,11 @@ test.each(each)('%s: functions called as often as is reckoned', (_region, templa
           'walvault-sweep': deployed.RELAY_SWEEP_EVERY_MS,
         }),
   });
+});
+
+test('a watch lasts as long as is reckoned', () => {
+  expect(deployed.WATCH.seconds * 1000).toBe(WATCH_MS);
+  expect(deployed.WATCH.lookMs).toBe(SETTINGS.witnessInterval.kind.parse(SETTINGS.witnessInterval.default));
 });
 
 test('the stream waits as long to fill a batch as is reckoned', () => {

@@ -2,7 +2,8 @@
 import path from 'node:path';
 import { loadSettings } from '../../core/settings/read.ts';
 import { envOf, rowOf, settingsOf } from '../../core/settings/settings.ts';
-import type { FunctionName } from '../../core/settings/environment.ts';
+import { WATCH_EVERY_MS, WATCH_MS } from '../../core/cluster/decide-watch.ts';
+import { FUNCTION_NAMES, type FunctionName } from '../../core/settings/environment.ts';
 import { parseVaultUrl } from '../../core/vault/vault-url.ts';
 import { listOf, statementsOf, type Policy, type Statement } from '../harness/iam.ts';
 import { ACCOUNT, synthesise, type DeployedTemplate } from '../harness/template.ts';
@@ -24,7 +25,13 @@ const pair = synthesise(`
   webhook = "https://chat.example.com/hooks/x"
   lag_limit = "1h"
   archive_limit = "30m"
-  silence_limit = "10m"`);
+  silence_limit = "10m"
+  [witness]
+  auto_failover = "on"
+  max_lag = "1m"
+  cool_down = "6h"
+  witness_interval = "5s"
+  dr_failover = "on"`);
 const every: [string, DeployedTemplate, DeployedTemplate | undefined][] = [
   ['one region alone', alone, undefined],
   ['the primary region of two', pair.primary, pair.dr],
@@ -35,7 +42,7 @@ const DAY = 24 * 60 * MINUTE;
 
 describe.each(every)('%s', (_name, own, other) => {
   const names: FunctionName[] =
-    other === undefined ? ['retention', 'notify'] : ['retention', 'notify', 'relay'];
+    other === undefined ? ['retention', 'notify', 'witness'] : ['retention', 'notify', 'witness', 'relay'];
   const settingsFor = (name: FunctionName) => {
     const { Variables } = functionOf(own, name)['Environment'] as { Variables: Record<string, string> };
     return { settings: loadSettings({ flags: {}, env: Variables }), variables: Object.keys(Variables) };
@@ -82,22 +89,48 @@ describe.each(every)('%s', (_name, own, other) => {
       });
   });
 
+  test('the witness triggers where the configuration says so, and else it warns', () => {
+    const { autoFailover, maxLag, coolDown, witnessInterval, drFailover } = settingsFor('witness').settings;
+    const defaults = loadSettings({ flags: {}, env: {} });
+    expect({ autoFailover, maxLag, coolDown, witnessInterval, drFailover }).toEqual(
+      other === undefined
+        ? {
+            ...{ autoFailover: false, maxLag: defaults.maxLag, coolDown: defaults.coolDown },
+            ...{ witnessInterval: defaults.witnessInterval, drFailover: false },
+          }
+        : {
+            ...{ autoFailover: true, maxLag: MINUTE, coolDown: 360 * MINUTE },
+            ...{ witnessInterval: 5000, drFailover: true },
+          },
+    );
+  });
+
+  test('a watch overlaps the next one by nearly a minute, and has time left for the trigger that it ends with', () => {
+    const seconds = Number(functionOf(own, 'witness')['Timeout']);
+    expect(WATCH_MS).toBeGreaterThan(WATCH_EVERY_MS + 45_000);
+    // fencing a replica that does not answer takes 15 s
+    expect(seconds * 1000 - WATCH_MS).toBeGreaterThanOrEqual(30_000);
+    const rule = own.one('AWS::Events::Rule', { Name: 'walvault-watch' }).Properties;
+    expect(rule['ScheduleExpression']).toBe(`rate(${WATCH_EVERY_MS / MINUTE} minute)`);
+  });
+
   test('a function has Lambda’s longest time for its work, a look two minutes', () => {
     expect(Object.fromEntries(names.map((name) => [name, functionOf(own, name)['Timeout']]))).toEqual({
-      ...{ retention: 900, notify: 120 },
+      ...{ retention: 900, notify: 120, witness: 150 },
       ...(other === undefined ? {} : { relay: 900 }),
     });
   });
 
-  test('a look that failed is not made up for, and every other call is tried again', () => {
-    const [config, ...more] = own
+  test('a look or a watch that failed is not made up for, and every other call is tried again', () => {
+    const configs = own
       .ofType('AWS::Lambda::EventInvokeConfig')
-      .map(({ Properties }) => Properties);
-    expect(more).toEqual([]);
-    expect(config).toMatchObject({
-      FunctionName: 'walvault-notify',
-      ...{ MaximumRetryAttempts: 0, MaximumEventAgeInSeconds: 300 },
-    });
+      .map(({ Properties }) =>
+        ['FunctionName', 'MaximumRetryAttempts', 'MaximumEventAgeInSeconds'].map((name) => Properties[name]),
+      );
+    expect(configs).toEqual([
+      ['walvault-notify', 0, 300],
+      ['walvault-witness', 0, 60],
+    ]);
   });
 
   test('the stream wakes notify for events, and for nothing else', () => {
@@ -155,6 +188,7 @@ describe.each(every)('%s', (_name, own, other) => {
       [
         ['walvault-look', 'walvault-notify', { look: true }],
         ['walvault-retention', 'walvault-retention', {}],
+        ['walvault-watch', 'walvault-witness', {}],
         ...(other === undefined
           ? []
           : [
@@ -209,7 +243,7 @@ describe.each(every)('%s', (_name, own, other) => {
 });
 
 /** What is bundled is one file, which has to export what the template names. */
-test.each(['retention', 'notify', 'relay'] as const)('%s has the handler that Lambda calls', async (name) => {
+test.each(FUNCTION_NAMES)('%s has the handler that Lambda calls', async (name) => {
   const [, exported] = String(functionOf(pair.primary, name)['Handler']).split('.');
   const module = (await import(path.resolve(import.meta.dirname, `../../lambdas/${name}.ts`))) as Record<
     string,

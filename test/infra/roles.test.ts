@@ -9,59 +9,17 @@
  */
 import { DeleteObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { DeleteItemCommand, DynamoDBClient, ScanCommand } from '@aws-sdk/client-dynamodb';
+import { FUNCTION_NAMES } from '../../core/settings/environment.ts';
 import { ROLE_NAMES, type RoleName } from '../../infra/roles.ts';
 import type { AwsRequest } from '../harness/aws-proxy.ts';
 import { CloudSite } from '../harness/cloud-site.ts';
 import { REGION, type Side } from '../harness/cloud.ts';
 import { isAllowed, listOf, matches, statementsOf, type Request, type Statement } from '../harness/iam.ts';
+import { requestsAsIam } from '../harness/iam-requests.ts';
 import { waitFor } from '../harness/scratch.ts';
 
 const ACCOUNT = '000000000000';
-const FUNCTIONS = ['retention', 'relay', 'notify'] as const;
-
-/** What IAM is asked for a request; several for a transaction and a copy. */
-function requestsOf(asked: AwsRequest): Request[] {
-  const { operation, service } = asked;
-  const object = (bucket: string, key: string) => `arn:aws:s3:::${bucket}/${key}`;
-  if (service === 's3') {
-    if (operation === 'ListObjectsV2')
-      return [
-        {
-          action: 's3:ListBucket',
-          resource: `arn:aws:s3:::${asked.bucket}`,
-          context: { 's3:prefix': asked.prefix ?? '' },
-        },
-      ];
-    const place = object(asked.bucket!, asked.key!);
-    const condition: Request['context'] = asked.ifNoneMatch ? { 's3:if-none-match': '*' } : {};
-    if (operation === 'CopyObject') {
-      const { bucket, key } = asked.copySource!;
-      return [
-        { action: 's3:PutObject', resource: place, context: condition },
-        { action: 's3:GetObject', resource: object(bucket, key), context: {} },
-      ];
-    }
-    const action = operation === 'HeadObject' ? 'GetObject' : operation;
-    return [{ action: `s3:${action}`, resource: place, context: action === 'PutObject' ? condition : {} }];
-  }
-  if (service === 'dynamodb')
-    return asked.rows.map(({ operation: action, table, pk }): Request => ({
-      action: `dynamodb:${action}`,
-      resource: `arn:aws:dynamodb:${asked.region}:${ACCOUNT}:table/${table}`,
-      context: pk === undefined ? {} : { 'dynamodb:LeadingKeys': [pk] },
-    }));
-  if (service === 'sns')
-    return [{ action: 'sns:Publish', resource: String(asked.input?.['TopicArn']), context: {} }];
-  if (service === 'monitoring')
-    return [
-      {
-        action: `cloudwatch:${operation}`,
-        resource: '*',
-        context: { 'cloudwatch:namespace': String(asked.input?.['Namespace']) },
-      },
-    ];
-  throw new Error(`${service}:${operation} is not known to this test`);
-}
+const requestsOf = (asked: AwsRequest): Request[] => requestsAsIam(asked, ACCOUNT);
 
 describe('with IAM in force', () => {
   let site: CloudSite;
@@ -128,6 +86,10 @@ describe('with IAM in force', () => {
       main: { relayLag: expect.any(Number) },
     });
     await site.cloud.invoke('relay', { sweep: true });
+    for (const side of sides)
+      expect(await site.cloud.invoke('witness', { cluster: 'main', seconds: 3 }, side)).toMatchObject({
+        main: { wasSilent: false },
+      });
 
     // its own vault out of the primary's reach: it spills, and the relay clears up what came home
     const { proxy } = site.cloud;
@@ -212,7 +174,7 @@ describe('with IAM in force', () => {
   };
   const worked: [RoleName, Side][] = [
     ...ROLE_NAMES.filter((role) => role !== 'node-reader').map((role): [RoleName, Side] => [role, 'primary']),
-    ...(['node-writer', 'relay', 'notify'] as const).map((role): [RoleName, Side] => [role, 'dr']),
+    ...(['node-writer', 'relay', 'notify', 'witness'] as const).map((role): [RoleName, Side] => [role, 'dr']),
   ];
 
   test.each(worked)(
@@ -232,7 +194,7 @@ describe('with IAM in force', () => {
    */
   const UNSEEN: { role: RoleName; action: RegExp; why: string }[] = [
     ...ROLE_NAMES.map((role) => ({ role, action: /^kms:/, why: 'S3 asks KMS for whoever asks S3' })),
-    ...FUNCTIONS.flatMap((role) => [
+    ...FUNCTION_NAMES.flatMap((role) => [
       { role, action: /^logs:/, why: 'Lambda writes the log' },
       { role, action: /^sqs:/, why: 'Lambda reads the queue, and lays aside what failed' },
       {
@@ -296,20 +258,20 @@ describe('with IAM in force', () => {
     const table: [string, RoleName[], () => Request][] = [
       [
         'delete an object',
-        ['node-writer', 'node-reader', 'operator', 'relay', 'notify'],
+        ['node-writer', 'node-reader', 'operator', 'relay', 'notify', 'witness'],
         () => s3('DeleteObject'),
       ],
       ['overwrite an object', ['node-writer'], () => s3('PutObject')],
       ['overwrite one in the other region', ['node-writer'], () => s3('PutObject', 'dr')],
       [
         'write an object at all',
-        ['node-reader', 'retention', 'notify'],
+        ['node-reader', 'retention', 'notify', 'witness'],
         () => s3('PutObject', 'primary', once),
       ],
-      ['read an object', ['retention', 'notify'], () => s3('GetObject')],
+      ['read an object', ['retention', 'notify', 'witness'], () => s3('GetObject')],
       [
         'write a control object',
-        ['node-writer', 'node-reader', 'retention', 'notify'],
+        ['node-writer', 'node-reader', 'retention', 'notify', 'witness'],
         () => s3('PutObject', 'primary', once, 'main/control/9-x.json'),
       ],
       [
@@ -326,24 +288,32 @@ describe('with IAM in force', () => {
           context: {},
         }),
       ],
-      ['raise an epoch', ['node-writer', 'node-reader', 'retention', 'notify'], () => row('PutItem', 'main')],
+      [
+        'raise an epoch',
+        ['node-writer', 'node-reader', 'retention', 'notify', 'witness'],
+        () => row('PutItem', 'main'),
+      ],
       [
         'raise one in the other region',
-        ['node-writer', 'node-reader', 'retention', 'notify'],
+        ['node-writer', 'node-reader', 'retention', 'notify', 'witness'],
         () => row('PutItem', 'main', 'dr'),
       ],
-      ['delete a row', ['node-writer', 'node-reader', 'notify'], () => row('DeleteItem', partition)],
+      [
+        'delete a row',
+        ['node-writer', 'node-reader', 'notify', 'witness'],
+        () => row('DeleteItem', partition),
+      ],
       ['write any row', ['node-reader', 'notify'], () => row('PutItem', partition)],
       ['write a row of another cluster', ROLE_NAMES.slice(), () => row('PutItem', 'other/1')],
       ['read another cluster', ['node-writer', 'node-reader', 'operator'], () => row('Query', 'other/1')],
       [
         'write the list of clusters',
-        ['node-writer', 'node-reader', 'retention', 'notify'],
+        ['node-writer', 'node-reader', 'retention', 'notify', 'witness'],
         () => row('PutItem', '#clusters'),
       ],
       [
         'write what functions keep of whom they told',
-        ['node-writer', 'node-reader', 'operator', 'retention'],
+        ['node-writer', 'node-reader', 'operator', 'retention', 'witness'],
         () => row('PutItem', '#notices#main'),
       ],
       ['write with no key named', ROLE_NAMES.slice(), () => row('PutItem', undefined)],
@@ -352,7 +322,7 @@ describe('with IAM in force', () => {
       ['delete the table', ROLE_NAMES.slice(), () => row('DeleteTable', undefined)],
       [
         'tell people something',
-        ['node-writer', 'node-reader', 'operator', 'retention', 'relay'],
+        ['node-writer', 'node-reader', 'operator', 'retention', 'relay', 'witness'],
         () => topic('notices'),
       ],
     ];

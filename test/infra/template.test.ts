@@ -119,7 +119,7 @@ describe.each(every)('%s', (_name, template) => {
 
   test('runs each function on Node 24 and arm64, logs for three months, and lets nobody else do its work', () => {
     const functions = template.ofType('AWS::Lambda::Function');
-    expect(functions.length).toBe([west, central].includes(template) ? 3 : 2);
+    expect(functions.length).toBe([west, central].includes(template) ? 4 : 3);
     for (const { Properties } of functions) {
       expect(Properties).toMatchObject({
         Runtime: 'nodejs24.x',
@@ -460,11 +460,12 @@ test('one region alone has no relay and speaks of no other region', () => {
   expect(alone.ofType('AWS::Lambda::Function').map(({ Properties }) => Properties['FunctionName'])).toEqual([
     'walvault-retention',
     'walvault-notify',
+    'walvault-witness',
   ]);
   expect(JSON.stringify(alone.resources)).not.toMatch(/relay|eu-central-1/i);
 });
 
-test('schedules: retention as configured, a look each minute, a pass each five, a sweep each day', () => {
+test('schedules: retention as configured, a look and a watch each minute, a pass each five, a sweep each day', () => {
   const schedules = (template: DeployedTemplate) =>
     Object.fromEntries(
       template
@@ -482,6 +483,7 @@ test('schedules: retention as configured, a look each minute, a pass each five, 
   expect(schedules(west)).toEqual({
     'walvault-retention': ['rate(1 day)', '{}'],
     'walvault-look': ['rate(1 minute)', '{"look":true}'],
+    'walvault-watch': ['rate(1 minute)', '{}'],
     'walvault-pass': ['rate(5 minutes)', '{"sweep":false}'],
     'walvault-sweep': ['rate(1 day)', '{"sweep":true}'],
   });
@@ -579,7 +581,7 @@ test('an alarm on a figure of AWS looks at a function or a queue that is there',
       const namespace = Properties['Namespace'] as keyof typeof there | undefined;
       return namespace !== undefined && namespace in there ? [{ namespace, ...Properties }] : [];
     });
-    expect(found.length).toBe([west, central].includes(template) ? 7 : 4);
+    expect(found.length).toBe([west, central].includes(template) ? 8 : 5);
     for (const { namespace, ...properties } of found)
       expect(there[namespace]).toContainEqual((properties as Record<string, unknown>)['Dimensions']);
   }
@@ -610,6 +612,9 @@ test('alarms ring at the limits of the configuration, and silence rings where it
     'notify-failed': [1, 3, 'notBreaching', 'from'],
     'notify-dead-letter': [1, 1, 'notBreaching', 'from'],
     'look-silent': [1, 3, 'breaching', 'below'],
+    'primary-silent': [1, 1, 'notBreaching', 'from'],
+    'witness-silent': [1, 1, 'breaching', 'below'],
+    'witness-failed': [1, 1, 'notBreaching', 'from'],
     'table-reads-throttled': [10, 3, 'notBreaching', 'from'],
     'table-throttled': [10, 3, 'notBreaching', 'from'],
     'table-errors': [10, 3, 'notBreaching', 'from'],
@@ -631,7 +636,7 @@ test.each(every)(
       ...template.ofType('AWS::SQS::Queue').map(({ Properties: each }) => each['QueueName']),
     ];
     for (const name of named) expect(shown).toContain(`"${String(name)}"`);
-    for (const metric of ['archiveWait', 'silentNodes'] as const)
+    for (const metric of ['archiveWait', 'silentNodes', 'primarySilent'] as const)
       expect(shown).toContain(`Vault=\\"${nameOf(template)}\\" MetricName=\\"${METRICS[metric].name}\\"`);
     expect(shown.includes(METRICS.relayLag.name)).toBe([west, central].includes(template));
     for (const { properties } of widgets) expect(properties.region).toBe(template.region);
@@ -659,6 +664,59 @@ test.each([
   expect(chosen?.options).toMatchObject({
     ...{ vault: template.outputs['VaultUrl'], cluster: 'main', pgdata: '/srv/pg/main', node: 'db1' },
   });
+});
+
+describe('the witness', () => {
+  const asked = (what: string) =>
+    synthesise(`[regions]\nprimary = "eu-west-1"\ndr = "eu-central-1"\n[witness]\n${what} = "on"`).primary;
+  const may = (template: DeployedTemplate, action: string, partition: string, region = template.region) =>
+    template.may(
+      `walvault-${template.region}-witness`,
+      row(`arn:aws:dynamodb:${region}:${ACCOUNT}:table/walvault`, action, partition),
+    );
+
+  const away = ({ region }: DeployedTemplate) => (region === 'eu-west-1' ? 'eu-central-1' : 'eu-west-1');
+
+  test('names no primary and writes nothing in the other region, unless the configuration asks for it', () => {
+    for (const template of [alone, west, central]) {
+      expect(may(template, 'PutItem', 'main/7301')).toBe(true);
+      expect(may(template, 'PutItem', 'main')).toBe(false);
+      for (const partition of ['main', 'main/7301'])
+        expect(may(template, 'PutItem', partition, away(template))).toBe(false);
+      const { Policies } = template.one('AWS::IAM::Role', {
+        RoleName: `walvault-${template.region}-witness`,
+      }).Properties;
+      expect(JSON.stringify(Policies)).not.toMatch(/"(s3|kms):/);
+    }
+    for (const what of ['auto_failover', 'dr_failover'])
+      for (const region of ['eu-west-1', 'eu-central-1'])
+        expect([what, region, may(asked(what), 'PutItem', 'main', region)]).toEqual([what, region, true]);
+  });
+
+  test('deletes rows only where it takes over, which settles what was spilled there', () => {
+    expect(may(asked('auto_failover'), 'DeleteItem', 'main/7301')).toBe(false);
+    expect(may(asked('dr_failover'), 'DeleteItem', 'main/7301')).toBe(true);
+    expect(may(asked('dr_failover'), 'DeleteItem', 'main')).toBe(false);
+    expect(may(asked('dr_failover'), 'DeleteItem', 'main/7301', 'eu-central-1')).toBe(false);
+  });
+});
+
+test('a silent primary rings within a minute, a silent witness within five', () => {
+  const periodOf = (id: string) =>
+    alone.one('AWS::CloudWatch::Alarm', { AlarmName: `walvault-${id}` }).Properties['Period'];
+  expect(['primary-silent', 'witness-silent'].map(periodOf)).toEqual([60, 300]);
+});
+
+test('a witness that is not wanted is not there, nor what watches it', () => {
+  const { primary: without } = synthesise('[regions]\nprimary = "eu-west-1"\n[witness]\ndeploy = false');
+  const isOfWitness = ({ Type, Properties }: { Type: string; Properties: object }) =>
+    Type !== 'AWS::IAM::Role' &&
+    /witness|watch"|primary-silent|PrimarySilent/i.test(JSON.stringify(Properties));
+  expect(Object.values(alone.resources).filter(isOfWitness).length).toBeGreaterThan(5);
+  expect(Object.values(without.resources).filter(isOfWitness)).toEqual([]);
+  expect(without.ofType('AWS::IAM::Role').map(({ Properties }) => Properties['RoleName'])).not.toContain(
+    'walvault-eu-west-1-witness',
+  );
 });
 
 test('throttling and errors of the table are looked at where DynamoDB counts them', () => {

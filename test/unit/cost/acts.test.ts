@@ -12,7 +12,8 @@ import { SETTINGS } from '../../../core/settings/settings.ts';
 import { FRAME_BYTES } from '../../../core/vault/object-frame.ts';
 import { readHead, type Cluster } from '../../../core/work/cluster.ts';
 import { QUIET_MS } from '../../../core/work/follow.ts';
-import { heartbeat } from '../../../core/work/heartbeat.ts';
+import { heartbeat, swapNonce } from '../../../core/work/heartbeat.ts';
+import { renewLease } from '../../../core/work/lease.ts';
 import { initCluster } from '../../../core/work/init.ts';
 import type { NodeContext } from '../../../core/work/node-context.ts';
 import { statePaths } from '../../../core/work/node-state.ts';
@@ -20,6 +21,7 @@ import { VaultLane } from '../../../core/work/push-lane.ts';
 import { openReplica, relayPass } from '../../../core/work/relay.ts';
 import { runRetention } from '../../../core/work/retention.ts';
 import { fetchFile } from '../../../core/work/store-file.ts';
+import { readWitnessFacts } from '../../../core/work/witness-facts.ts';
 import { findSegment } from '../../../core/work/tail.ts';
 import { countingVault, type Counted, type CountingVault } from '../../harness/counting-vault.ts';
 import { seatOf, segment } from '../../harness/fake-node.ts';
@@ -108,12 +110,22 @@ test('heartbeats, looks and fetches are what is reckoned', async () => {
   await heartbeat(A, primary, seat);
   expect(units(a.take())).toEqual(acts.BEAT_PRIMARY);
 
+  const renew = () => renewLease(A, seat, primary, { ms: 30_000, watchdog: 'systemd' });
+  await renew();
+  a.take();
+  await renew();
+  await swapNonce(A, seat);
+  expect(units(a.take())).toEqual(acts.BEAT_LEASE);
+
   const standby = { name: 'db2-eu-west-1b', role: 'standby', place: seat.place, consistent: true } as const;
   await heartbeat(A, standby);
   a.take();
   const trouble = 'the vault did not answer for 120 s: look at the route to it and at its credentials';
   await heartbeat(A, { ...standby, lastRestored: segment(1, 1), restartPoint: segment(1, 1), trouble });
   expect(units(a.take())).toEqual(acts.BEAT_STANDBY);
+
+  await readWitnessFacts(A);
+  expect(units(a.take())).toEqual({ ...acts.WITNESS_LOOK, writes: 0 });
 
   await readHead(A);
   expect(units(a.take())).toEqual({ ...acts.POLL, writes: 0 });

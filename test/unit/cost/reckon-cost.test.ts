@@ -23,6 +23,7 @@ function only(...names: PriceName[]) {
 /** A full segment of 16 MiB each minute, one standby, 10 GiB backed up each day for a week. */
 const example = plainInput({
   ...{ walBytesPerDay: 16 * MiB * 1440, databaseBytes: 10 * GiB, compression: 0.5 },
+  ...{ witness: false, leaseMs: 0 },
   ...{ region: 'home', heartbeatMs: 5000, pollMs: 100, idlePollMs: 2000, forceSwitchMs: 60_000 },
   ...{
     backupEveryMs: DAY_MS,
@@ -66,6 +67,32 @@ describe('an example reckoned by hand', () => {
     expect(reckonCost(example, only('s3_storage')).total).toBeCloseTo(gib, 6);
   });
 
+  test('a lease: one read and two writes more each heartbeat', () => {
+    const leased = { ...example, leaseMs: 30_000 };
+    const more = (price: PriceName) =>
+      reckonCost(leased, only(price)).total - reckonCost(example, only(price)).total;
+    expect(more('dynamodb_read')).toBeCloseTo(525_600, 3);
+    expect(more('dynamodb_write')).toBeCloseTo(525_600 * 2, 3);
+    // how long it is costs nothing
+    const all = (leaseMs: number) => reckonCost({ ...leased, leaseMs }, only(...PRICE_NAMES)).total;
+    expect(all(60_000)).toBe(all(30_000));
+  });
+
+  test('the witness: a quarter of a GB for 116 s each minute, 57.5 looks of 4 reads each, its row four times', () => {
+    const watched = { ...example, witness: true, witnessMs: 2000 };
+    const more = (...price: PriceName[]) =>
+      reckonCost(watched, only(...price)).total - reckonCost(example, only(...price)).total;
+    expect(more('lambda_compute')).toBeCloseTo(43_800 * 116 * 0.25, 3);
+    expect(more('lambda_request')).toBeCloseTo(43_800, 3);
+    expect(more('dynamodb_read')).toBeCloseTo(43_800 * (57.5 * 4 + 4), 3);
+    expect(more('dynamodb_write')).toBeCloseTo(43_800 * 4 * 2, 3);
+    expect(more('cloudwatch_request')).toBeCloseTo(43_800, 3);
+    // that of a replica looks at the active vault as well
+    const pair = (witness: boolean) =>
+      reckonCost({ ...watched, witness, drRegion: 'away' }, only('dynamodb_read')).total;
+    expect(pair(true) - pair(false)).toBeCloseTo(43_800 * (3 * 57.5 * 4 + 2 * 4), 3);
+  });
+
   test('to the other region goes what is stored, once', () => {
     const gib = (43_800 * (8 * MiB + 2048) + days * (5 * GiB + 162 * 2048)) / GiB;
     const pair = { ...example, drRegion: 'away' };
@@ -102,6 +129,9 @@ const inputs: fc.Arbitrary<CostInput> = fc
     standbys: fc.integer({ min: 0, max: 9 }),
     drStandbys: fc.integer({ min: 0, max: 9 }),
     heartbeatMs: durations(1000, 600_000),
+    leaseMs: fc.constantFrom(0, 30_000),
+    witness: fc.boolean(),
+    witnessMs: durations(100, 60_000),
     pollMs: durations(10, 60_000),
     idlePollMs: durations(100, 600_000),
     region: fc.constantFrom(...list.regions),
@@ -157,6 +187,7 @@ describe('of any cluster', () => {
   test('a knob says what turning it saves, the largest first', () => {
     const members = {
       ...{ poll_interval: 'pollMs', idle_poll_interval: 'idlePollMs', heartbeat_interval: 'heartbeatMs' },
+      ...{ witness_interval: 'witnessMs' },
       ...{ force_switch: 'forceSwitchMs', pitr_window: 'pitrWindowMs', '--backup-every': 'backupEveryMs' },
       ...{ '--keep-versions': 'versionsMs', '--segment-size': 'segmentBytes' },
     } as Record<string, keyof CostInput>;
