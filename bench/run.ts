@@ -4,12 +4,13 @@
  *
  *   archive    64 waiting segments, by walvault, by `cp`, and by `cp` with fsync (which is what "archived" ought to mean)
  *   restore    `standby create` next to `cp -r` of the same data directory
+ *   failover   kill -9 of a primary with a lease until its standby takes a write, by the witness, nobody asked; next to the lease itself
  *   promote    `trigger smart` until the standby takes writes, next to pg_promote() on an equal standby
  *
  * Run by `npm run bench` (`-- --smoke` for a short one); docs/performance.md says how to read it.
  */
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, realpath, rename, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, realpath, rename, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -24,9 +25,20 @@ import type { Status } from '../core/work/status.ts';
 const run = promisify(execFile);
 const walvaultFile = path.join(programRoot(), 'bin/walvault');
 
-type Size = { segments: number; rounds: number; dataMiB: number; promotions: number };
-const WHOLE: Size = { segments: 64, rounds: 2, dataMiB: 512, promotions: 3 };
-const SMOKE: Size = { segments: 8, rounds: 1, dataMiB: 48, promotions: 1 };
+type Size = { segments: number; rounds: number; dataMiB: number; promotions: number; failovers: Failovers };
+/** Settings of walvault, as variables; what is not named is the default. */
+type Failovers = { rounds: number; leaseMs: number; settings: Record<string, string> };
+const WHOLE: Size = {
+  ...{ segments: 64, rounds: 2, dataMiB: 512, promotions: 3 },
+  failovers: { rounds: 3, leaseMs: 30_000, settings: {} },
+};
+const SMOKE: Size = {
+  ...{ segments: 8, rounds: 1, dataMiB: 48, promotions: 1 },
+  failovers: {
+    ...{ rounds: 1, leaseMs: 6_000 },
+    settings: { WALVAULT_HEARTBEAT_INTERVAL: '1s', WALVAULT_WITNESS_INTERVAL: '500ms' },
+  },
+};
 const SEGMENT_MIB = 16;
 const LIMIT_MS = 300_000;
 
@@ -38,13 +50,14 @@ class Bench {
   readonly servers: DemoServers;
   readonly env: NodeJS.ProcessEnv;
 
-  constructor(scratch: string, servers: DemoServers) {
+  constructor(scratch: string, servers: DemoServers, settings: Record<string, string> = {}) {
     this.scratch = scratch;
     this.servers = servers;
     this.env = {
       ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(PG|WALVAULT_)/.test(name))),
       WALVAULT_VAULT: pathToFileURL(path.join(scratch, 'vault')).href,
       WALVAULT_CLUSTER: 'bench',
+      ...settings,
     };
   }
 
@@ -243,6 +256,53 @@ async function measurePromote(bench: Bench, size: Size): Promise<Figure[]> {
   ];
 }
 
+/** ms from the kill of the primary to the first write that its standby takes: the witness notices, waits for the lease, triggers. */
+async function measureFailover(scratch: string, { failovers }: Size): Promise<Figure[]> {
+  const { rounds, leaseMs, settings } = failovers;
+  const found: number[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    const home = path.join(scratch, `failover-${round}`);
+    await mkdir(home);
+    const servers = await DemoServers.prepare(home);
+    const lease = { WALVAULT_LEASE: `${leaseMs}ms`, WALVAULT_WATCHDOG: 'process' };
+    const bench = new Bench(home, servers, { ...lease, ...settings });
+    const over = new AbortController();
+    try {
+      await bench.preparePrimary();
+      const { db1, db2 } = servers;
+      await bench.walvault('backup', '--pgdata', db1.pgdata, '--node', 'db1');
+      await createStandby(bench, db2);
+      const standby = await followed(bench, db1, db2);
+      const words = ['witness', '--auto-failover', 'on'];
+      const witness = run(walvaultFile, words, { env: bench.env, signal: over.signal }).catch(() => {});
+      await until('a lease and a witness', async () => {
+        const seen = JSON.parse(await bench.walvault('status', '--json')) as Status;
+        return seen.lease !== null && seen.witness?.decision.state === 'well';
+      });
+      // anywhere between two renewals
+      await sleep(Math.random() * (leaseMs / 6));
+      const begun = performance.now();
+      await servers.kill(db1);
+      await until('the standby to take a write', async () =>
+        standby.query('CREATE TABLE taken ()').then(
+          () => true,
+          () => false,
+        ),
+      );
+      found.push(performance.now() - begun);
+      over.abort();
+      await witness;
+    } finally {
+      over.abort();
+      await servers.stopAll(false);
+    }
+  }
+  return [
+    { what: 'failover', how: 'walvault witness', value: median(found), unit: 'ms' },
+    { what: 'failover', how: 'the lease alone', value: leaseMs, unit: 'ms' },
+  ];
+}
+
 async function createStandby(bench: Bench, { name, pgdata, port }: DemoServer): Promise<void> {
   await bench.walvault('standby', 'create', '--pgdata', pgdata, '--node', name, '--port', String(port));
 }
@@ -320,6 +380,7 @@ async function main(): Promise<void> {
       ...(await measureArchive(bench, client, size)),
       ...(await measureRestore(bench, client, size)),
       ...(await measurePromote(bench, size)),
+      ...(await measureFailover(scratch, size)),
     ];
     if (process.argv.includes('--json')) console.log(JSON.stringify(figures, null, 2));
     else {

@@ -81,6 +81,11 @@ export class DrSite extends TestSite {
     for (const one of party === 'everybody' ? this.parties : [party]) this.ways.cut(vault, one, mode);
   }
 
+  /** Each answer of `vault`, to everybody, is so late from now on; s3 only. */
+  slow(vault: VaultName, delayMs: number): void {
+    for (const one of this.parties) this.ways.slow(vault, one, delayMs);
+  }
+
   mend(vault: VaultName, party: 'everybody' | (string & {}) = 'everybody'): void {
     for (const one of party === 'everybody' ? this.parties : [party]) this.ways.mend(vault, one);
   }

@@ -41,6 +41,8 @@ export type SiteOptions = {
   program?: string;
   /** Folder of other programs of PostgreSQL than those of pair.major. */
   postgresBin?: string;
+  /** More in the environment of single servers, and so of their hooks and agents. */
+  nodeEnv?: Readonly<Record<string, NodeJS.ProcessEnv>>;
   /** PATH and HOME of the person and of the servers, where they are not the tests' own. */
   machine?: { PATH: string; HOME: string };
 };
@@ -98,6 +100,7 @@ export class TestSite {
       ...recordingCrashes(this.pair.vault),
       ...this.options.machine,
       ...this.wayOf(node).env,
+      ...this.options.nodeEnv?.[node ?? ''],
     };
   }
 
@@ -296,6 +299,11 @@ export class TestSite {
 
   async contents(): Promise<Contents> {
     return await this.viewOf().contents();
+  }
+
+  /** Rows of this cluster's partition whose names begin so. */
+  async rows(prefix: string): Promise<Record<string, unknown>[]> {
+    return await this.viewOf().rows(prefix);
   }
 
   async events(kind: string): Promise<string[]> {

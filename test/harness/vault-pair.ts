@@ -27,6 +27,8 @@ export type VaultPair = {
   env(party: string): NodeJS.ProcessEnv;
   /** @param mode  a `file:` vault is away whatever the mode */
   cut(vault: VaultName, party: string, mode: ProxyMode): void;
+  /** From now on each answer to `party` is so late. @throws where nothing lies between: a `file:` vault */
+  slow(vault: VaultName, party: string, delayMs: number): void;
   mend(vault: VaultName, party: string): void;
   close(): Promise<void>;
 };
@@ -65,6 +67,9 @@ async function filePair(folder: string, parties: readonly string[]): Promise<Vau
       if (cuts.has(link(vault, party))) return;
       renameSync(link(vault, party), away(vault, party));
       cuts.add(link(vault, party));
+    },
+    slow() {
+      throw new Error('a file vault is not slowed');
     },
     mend(vault, party) {
       if (cuts.delete(link(vault, party))) renameSync(away(vault, party), link(vault, party));
@@ -107,6 +112,9 @@ async function s3Pair(parties: readonly string[]): Promise<VaultPair> {
     env: (party) => ({ ...CREDENTIALS, AWS_ENDPOINT_URL: wayOf(party).endpoint }),
     cut(vault, party, mode) {
       wayOf(party).proxies[vault].mode = mode;
+    },
+    slow(vault, party, delayMs) {
+      Object.assign(wayOf(party).proxies[vault], { mode: 'delay', delayMs });
     },
     mend(vault, party) {
       wayOf(party).proxies[vault].mode = 'pass';
