@@ -4,6 +4,7 @@
  * Pure. A check whose facts could not be had says nothing here: why they could not is a finding of the check that wanted them first.
  */
 import type { Writer } from './decide-archive.ts';
+import { examineLease } from './examine-lease.ts';
 import {
   examineAgent,
   examineErrors,
@@ -198,6 +199,16 @@ export const CHECKS: readonly Check[] = [
     examine: (facts) => {
       const found = state(facts);
       return found === undefined ? none : examineAgent(found, life(facts), facts.commands);
+    },
+  },
+  {
+    what: 'lease',
+    looks:
+      'With a lease: the settings give one, its watchdog runs and is of the kind that is set, it is renewed in time and goes with dr_after, a witness watches. Without: the present primary has none either.',
+    examine: (facts) => {
+      const found = state(facts);
+      const about = { vault: vault(facts), node: facts.own?.node, nowMs: facts.nowMs };
+      return found === undefined ? none : examineLease(found.lease, life(facts), about);
     },
   },
   {

@@ -4,6 +4,7 @@
  *
  * Pure; core/work/doctor-node.ts looks at them.
  */
+import type { LeaseFacts } from './examine-lease.ts';
 import { bad, isUnseen, ok, quoted, warn, type Finding, type Unseen } from './finding.ts';
 
 /** Commands to paste, as they mean this node; made by bin, which knows what was typed. */
@@ -95,6 +96,7 @@ export type StateFacts = {
   version: string | undefined;
   identity: { kept: IdentityFacts | undefined; present: IdentityFacts } | Unseen;
   agent: AgentFacts;
+  lease: LeaseFacts;
   marks: MarkFacts;
   /** The last failures in agent.log, oldest first. */
   failures: string[];

@@ -6,7 +6,7 @@
  */
 import { decideWriter, type Writer } from './decide-archive.ts';
 import type { Commands } from './examine-node.ts';
-import type { BackupRow, Control, Head, NodeRow } from './facts.ts';
+import type { BackupRow, Control, Head, NodeRow, WitnessRow } from './facts.ts';
 import { bad, inWords, isUnseen, ok, warn, type Finding, type Unseen } from './finding.ts';
 
 export type VaultFacts = {
@@ -15,6 +15,8 @@ export type VaultFacts = {
   head: Head;
   nodes: readonly NodeRow[];
   backups: readonly Pick<BackupRow, 'id' | 'state'>[];
+  /** What a witness wrote last; absent: none ever looked. */
+  witness?: Pick<WitnessRow, 'by' | 'at' | 'policy'> | undefined;
   /** How long one read of one row took, ms. */
   manifestMs: number;
   /** The same of an object's facts (the last segment's, where there is one); absent: that object is gone. */

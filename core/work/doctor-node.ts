@@ -5,24 +5,29 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { FAILURES } from '../errors.ts';
+import type { LeaseFacts } from '../cluster/examine-lease.ts';
+import { decideLeaseSettings, leaseAge } from '../cluster/lease.ts';
+import type { Settings } from '../settings/read.ts';
 import type { AgentFacts, FileFacts, IdentityFacts, StateFacts } from '../cluster/examine-node.ts';
 import type { Unseen } from '../cluster/finding.ts';
 import { askAgent, NoAgent } from './agent-socket.ts';
+import { bootId, bootMs } from './boot-clock.ts';
+import { livingWatchdog, readLease } from './lease-file.ts';
 import { rewindMark } from './local-wal.ts';
 import { identityOf, readDetached, readSeal, statePaths, type Seal, type StatePaths } from './node-state.ts';
 import { wrapperTexts } from './wrappers.ts';
 
-/** What the program link must lead to: one bundle for each hook, and the agent's. */
-const BUNDLES = ['archive', 'restore', 'recovered', 'agent'];
+/** What the program link must lead to: one bundle for each hook, the agent's and the watchdog's. */
+const BUNDLES = ['archive', 'restore', 'recovered', 'agent', 'watchdog'];
 
 /** How much of the end of agent.log is read, bytes. */
 const LOG_BYTES = 64 * 1024;
 
 /**
  * @param pgdata  the real path, where it could be followed
- * @param isAgentWanted  the setting `agent`
+ * @param settings  those by which hooks and agent go
  */
-export async function lookAtState(dir: string, pgdata: string, isAgentWanted: boolean): Promise<StateFacts> {
+export async function lookAtState(dir: string, pgdata: string, settings: Settings): Promise<StateFacts> {
   const paths = statePaths(path.resolve(dir));
   const wanted = wrapperTexts(paths.dir, pgdata);
   return {
@@ -39,7 +44,8 @@ export async function lookAtState(dir: string, pgdata: string, isAgentWanted: bo
     ),
     version: versionAt(paths.program),
     identity: lookAtIdentity(paths, pgdata),
-    agent: await lookAtAgent(paths, isAgentWanted),
+    agent: await lookAtAgent(paths, settings.agent),
+    lease: lookAtLease(paths, settings),
     marks: lookAtMarks(paths),
     failures: lastFailures(paths.log),
   };
@@ -95,6 +101,24 @@ function lookAtIdentity(paths: StatePaths, pgdata: string): StateFacts['identity
     // damaged is as good as absent: it is written anew
     if (error instanceof SyntaxError || codeOf(error) === 'ENOENT') return { kept: undefined, present };
     return { unseen: `${paths.identity} cannot be read: ${(error as Error).message}` };
+  }
+}
+
+/** A watchdog that beat no longer ago than this is alive, ms. */
+const BEAT_MS = 2000;
+
+function lookAtLease(paths: StatePaths, settings: Settings): LeaseFacts {
+  const { lease: ms, watchdog, heartbeatInterval: heartbeatMs, agent, roles, drVault, drAfter } = settings;
+  const refused = decideLeaseSettings({ leaseMs: ms, heartbeatMs, watchdog, agent, roles });
+  const spillsAfterMs = drVault === undefined || drVault === 'none' ? undefined : drAfter;
+  const facts: LeaseFacts = { ms, watchdog, refused, runs: undefined, ageMs: undefined, spillsAfterMs };
+  if (ms === 0) return facts;
+  try {
+    const kept = readLease(paths.lease);
+    const ageMs = kept === undefined ? undefined : leaseAge(kept, bootId(), bootMs());
+    return { ...facts, ageMs, runs: livingWatchdog(paths.watchdog, BEAT_MS) };
+  } catch {
+    return facts; // no clock that counts sleep: the agent says so, and renews nothing
   }
 }
 

@@ -15,6 +15,7 @@ import { after } from '../vault/manifest.ts';
 import { listRows, readControl, readHead, type Cluster } from './cluster.ts';
 import { probeKey, proveAccess } from './prove-access.ts';
 import { writerStore, type StatePaths } from './node-state.ts';
+import { readWitnessRow } from './witness-facts.ts';
 import { settle, writerOf, type WriterState } from './writer.ts';
 
 /** Events are looked through so far back, and so many of them. */
@@ -46,6 +47,7 @@ export async function lookAtVault(
   return {
     url: cluster.vault.url,
     ...{ control, head, nodes, manifestMs, clockAheadMs, refusals },
+    witness: await readWitnessRow(cluster),
     backups: backups.map(({ id, state }) => ({ id, state })),
     bucket: await lookAtBucket(cluster, head),
   };

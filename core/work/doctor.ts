@@ -88,7 +88,7 @@ export async function examineAll(request: DoctorRequest): Promise<Examination> {
   const state =
     stateDir === undefined || found.pgdata === undefined
       ? undefined
-      : await lookAtState(stateDir, found.pgdata, (own.settings ?? settings).agent);
+      : await lookAtState(stateDir, found.pgdata, own.settings ?? settings);
   const vault = await lookAtVaultOf(request, node, now);
   const place = `${os.hostname()}:${found.pgdata ?? ''}`;
   const facts: Facts = {

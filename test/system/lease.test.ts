@@ -78,6 +78,18 @@ describe(`the lease of a primary, ${pair.title}`, () => {
     const [row] = await site.rows('node#db1');
     expect(row!['lease']).toMatchObject({ epoch: 1, ms: LEASE_MS, watchdog: 'process' });
     expect(watchdogPids(site, 'db1')).toHaveLength(1);
+    const doctor = await site.walvault(
+      'doctor',
+      '--json',
+      '--pgdata',
+      site.server('db1').pgdata,
+      '--node',
+      'db1',
+    );
+    const { findings } = JSON.parse(doctor.stdout) as { findings: { what: string; says: string }[] };
+    expect(findings.filter(({ what }) => what === 'lease')).toEqual([
+      expect.objectContaining({ state: 'warn', says: 'no witness has ever looked' }),
+    ]);
   });
 
   test('an agent that is killed is started again, and the server goes on', async () => {

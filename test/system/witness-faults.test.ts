@@ -13,7 +13,7 @@ import { onePair } from '../harness/pairs.ts';
 import { waitFor } from '../harness/scratch.ts';
 import type { RunningCommand } from '../harness/walvault-command.ts';
 
-const pair = onePair(0);
+const pair = onePair(1);
 const LEASE_MS = 9000;
 const NEEDED_MS = silenceNeeded(LEASE_MS);
 const FAILOVER_MS = 2 * NEEDED_MS;

@@ -22,7 +22,7 @@ import {
 import { onePair } from '../harness/pairs.ts';
 import { killHard, waitFor } from '../harness/scratch.ts';
 
-const pair = onePair(1);
+const pair = onePair(0);
 const LEASE_MS = 9000;
 const NEEDED_MS = silenceNeeded(LEASE_MS);
 /** By when a failover of a silent primary is over, in a wait that knows patience. */
