@@ -32,17 +32,24 @@ export function newNodeRow(cluster: Cluster, name: string): NodeRow {
   };
 }
 
-/** Writes the node's row with the present time. @throws VaultError unreachable | busy */
+/**
+ * Writes the node's row with the present time.
+ *
+ * @param isTrue  false by the time the row was read: the node has become something else, and this is no news of it any more
+ * @throws VaultError unreachable | busy
+ */
 export async function reportNode(
   cluster: Cluster,
   report: NodeReport,
   heartbeatAt: string | null = new Date().toISOString(),
+  isTrue: () => boolean = () => true,
 ): Promise<void> {
   const { manifest } = cluster.vault;
   const key = keys.node(cluster.partition, report.name);
   await changing(
     async () => {
       const seen = (await manifest.get(key)) as NodeRow | undefined;
+      if (!isTrue()) return { result: undefined };
       const row: NodeRow = {
         ...(seen ?? newNodeRow(cluster, report.name)),
         ...report,

@@ -3,11 +3,13 @@
  */
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { renewalLimit } from '../cluster/lease.ts';
 import { decideDiverged } from '../cluster/decide-roles.ts';
 import { VaultError } from '../errors.ts';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
 import { waitingSince } from '../postgres/wal-directory.ts';
+import { withLimit } from '../vault/time-limit.ts';
 import { parseLsn } from '../wal/lsn.ts';
 import { parseWalName } from '../wal/name.ts';
 import { putEvent, type Cluster } from './cluster.ts';
@@ -46,6 +48,7 @@ export class NodeReporter {
   readonly #lease: LeaseKeeper;
   #swapping: Promise<void> | undefined;
   #unwatched: string | null = null;
+  #isTelling = false;
   /** The last report said that the server has reached the end of its base backup. */
   #consistent = false;
   /** What is wrong with this node, for its row; null: nothing. */
@@ -74,7 +77,7 @@ export class NodeReporter {
     while (!isFinished()) {
       let interval = this.#context.settings.heartbeatInterval;
       try {
-        await this.#reportOnce(role());
+        await this.#reportOnce(role);
         this.#journal.state('heartbeat', 'heartbeats are taken');
       } catch (error) {
         this.#journal.state('heartbeat', `heartbeat: ${inWords(error)}`);
@@ -87,15 +90,22 @@ export class NodeReporter {
     }
   }
 
-  async #reportOnce(role: Role): Promise<void> {
+  async #reportOnce(roleNow: () => Role): Promise<void> {
+    const role = roleNow();
     // An agent may outlive its server for a moment, or be started by the last hook of a killed one: it has nothing to report then.
     if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined) return;
     const cluster = await this.#context.cluster();
     if (role !== 'push') await this.#watchStandby();
     const report = await this.#report(role);
     if (role !== 'push') {
-      await heartbeat(cluster, report);
-      await this.#tellStop(cluster);
+      // One that hangs must not hold up the first renewal of a node that is being promoted, nor land on it.
+      const isStandby = () => roleNow() === role;
+      const { terms } = this.#lease;
+      const write = () => reportNode(cluster, report, undefined, isStandby);
+      await (terms === undefined
+        ? write()
+        : withLimit(renewalLimit(terms.ms), 'the report of a standby', write));
+      void this.#tellStop(cluster);
       this.#consistent = report.consistent === true;
       noteReport(this.#context.paths, this.#consistent);
       return;
@@ -116,7 +126,7 @@ export class NodeReporter {
           .catch((error: unknown) => this.#cannotWrite(cluster, report, error).catch(() => {}))
           .finally(() => (this.#swapping = undefined));
       }
-      await this.#tellStop(cluster);
+      void this.#tellStop(cluster);
     } catch (error) {
       await this.#cannotWrite(cluster, report, error);
     }
@@ -158,10 +168,13 @@ export class NodeReporter {
   async #tellStop(cluster: Cluster): Promise<void> {
     const { node, paths } = this.#context;
     const at = readText(paths.leaseStop)?.trim();
-    if (at === undefined) return;
+    if (at === undefined || this.#isTelling) return;
+    this.#isTelling = true;
     const text = `${node} was stopped at ${at}: its lease could not be renewed in time`;
-    await putEvent(cluster, { kind: 'lease-stop', node, epoch: 0, text });
-    removeDurably(paths.leaseStop);
+    await putEvent(cluster, { kind: 'lease-stop', node, epoch: 0, text })
+      .then(() => removeDurably(paths.leaseStop))
+      .catch((error: unknown) => this.#journal.state('lease-stop', `lease-stop: ${inWords(error)}`))
+      .finally(() => (this.#isTelling = false));
   }
 
   async #report(role: Role): Promise<NodeReport> {

@@ -482,8 +482,14 @@ export class Machine {
     const { world } = this;
     world.ask(this.way, this.agent, () => {
       const row = world.rows.get(this.name)!;
-      world.put({ ...row, role: 'standby', lease: null });
-      return () => {};
+      // on condition of what was read, as every row is written: one that lands late, when this node renews a lease already, does not
+      return () => {
+        if (this.state !== 'waits') return; // promoted meanwhile: it is no news any more
+        world.ask(this.way, this.agent, () => {
+          if (world.rows.get(this.name)!.rev === row.rev) world.put({ ...row, role: 'standby', lease: null });
+          return () => {};
+        });
+      };
     });
   }
 
@@ -682,8 +688,8 @@ export class Witness {
 
 export const START = Date.parse('2026-01-01T00:00:00.000Z');
 
-/** The failovers that happened, in true time. */
-export type Failover = { at: number; by: number; to: string; from: string };
+/** The failovers that happened, in true time; `decidedAt`: when its witness wrote down that it triggers, from which the cool-down counts. */
+export type Failover = { at: number; decidedAt: number; by: number; to: string; from: string };
 
 export class LeaseWorld {
   readonly terms: Terms;
@@ -762,9 +768,12 @@ export class LeaseWorld {
       // between two witnesses it is shorter by as much as the clock of the second is ahead
       const { witnesses } = terms.walls;
       const aheadMs = max(0, witnesses[witness.index]! - witnesses[last.by]!);
-      if (clock.now - last.at < terms.policy.coolDownMs * 0.98 - aheadMs) refuse('within cool_down');
+      if (clock.now - last.decidedAt < terms.policy.coolDownMs * 0.98 - aheadMs) refuse('within cool_down');
     }
-    this.failovers.push({ at: clock.now, by: witness.index, to, from });
+    const decidedAt =
+      (Date.parse(at) - START - terms.walls.witnesses[witness.index]!) /
+      terms.rates.witnesses[witness.index]!;
+    this.failovers.push({ at: clock.now, decidedAt, by: witness.index, to, from });
     this.control = decision.control;
     this.head = decision.head;
     const lastFailover = { epoch: decision.control.epoch, to, at };
