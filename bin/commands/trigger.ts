@@ -31,7 +31,8 @@ the point up to which it will replay, PostgreSQL promotes itself, and the new ti
 smart: everything archived is replayed first. fast: opens with what the standby has by now.
 Waits until the promotion is open (--wait, 60 s) and reports each step; ending the wait does not end the promotion.
 Refused while another promotion is pending, unless --supersede names its epoch. What the old primary had not
-archived stays in its pg_wal and is not on the new one. While a DR vault is armed (dr_vault), it is fenced first, and what the old
+archived stays in its pg_wal and is not on the new one. Where the old primary has a lease, the target opens only once that one has said that its
+server is stopped, which takes a second or two where it reaches the vault, or once the lease is over; --primary-down does not wait. While a DR vault is armed (dr_vault), it is fenced first, and what the old
 primary spilled there comes home; where it does not answer the trigger is refused, unless --lose-direct gives up what lies there.
 
 On a replica (--vault names the DR vault, --to a standby that follows it) this is the disaster: that vault takes the place of the
@@ -50,6 +51,10 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
     },
     { flags: '--supersede <epoch>', summary: 'give up the pending promotion of this epoch' },
     LOSE_DIRECT_OPTION,
+    {
+      flags: '--primary-down',
+      summary: 'the old primary is certainly down: do not wait for the end of its lease',
+    },
     { flags: '--wait <duration>', summary: 'how long to wait for the promotion (default 60s)' },
     { flags: '--unfenced', summary: 'on a replica: go on without the active vault, which does not answer' },
     {
@@ -87,7 +92,13 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
       onWait: () => context.say(`waiting until ${to} reports that it has reached the end of its base backup`),
     });
     const control = await readControl(cluster);
-    const wanted: Wanted = { mode, to, supersede, acceptGap: context.flag('acceptGap') };
+    const wanted: Wanted = {
+      mode,
+      to,
+      supersede,
+      acceptGap: context.flag('acceptGap'),
+      primaryDown: context.flag('primaryDown'),
+    };
     const { asked, startedMs } =
       control.role === 'active' && !context.flag('unfenced') && context.text('peer') === undefined
         ? await triggerHere(context, cluster, wanted)
@@ -107,7 +118,13 @@ agent, that reaches it makes it a replica. Broken off, the same command goes on.
 };
 
 type Asked = { asked: Promotion; startedMs: number };
-type Wanted = { mode: TriggerMode; to: string; supersede: number | undefined; acceptGap: boolean };
+type Wanted = {
+  mode: TriggerMode;
+  to: string;
+  supersede: number | undefined;
+  acceptGap: boolean;
+  primaryDown: boolean;
+};
 
 async function triggerHere(context: Context, cluster: Cluster, wanted: Wanted): Promise<Asked> {
   const { control, gap } = await checkTrigger(cluster, wanted);
@@ -115,6 +132,10 @@ async function triggerHere(context: Context, cluster: Cluster, wanted: Wanted): 
   const startedMs = Date.now();
   const asked = await triggerPromotion(cluster, { ...wanted, direct: directWay(context, cluster) });
   context.say(`triggered: epoch ${asked.epoch} names ${wanted.to}; the old primary can archive nothing more`);
+  if (asked.after !== undefined)
+    context.say(
+      `${asked.after.node} had a lease: ${wanted.to} waits for its word that it has stopped, ${formatDuration(asked.after.ms)} at most (--primary-down: not)`,
+    );
   return { asked, startedMs };
 }
 

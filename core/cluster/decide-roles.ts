@@ -33,6 +33,8 @@ export type TriggerRequest = {
   supersede?: number;
   /** Go on though the target stands before a declared gap, which it can never pass. */
   acceptGap?: boolean;
+  /** The lease of the old primary, which the target has to outlast; undefined: none. */
+  after?: Promotion['after'];
 };
 
 /**
@@ -78,6 +80,7 @@ export function decideTrigger(
       flush: null,
       promotion: {
         ...{ id: request.id, epoch, node: to, mode: request.mode, state: 'triggered', at: request.at },
+        ...(request.after === undefined ? {} : { after: request.after }),
         ...upToGap(gap),
       },
     },

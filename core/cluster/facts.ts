@@ -79,6 +79,11 @@ export type Promotion = {
   lsn?: string;
   /** From the seal on: the number that PostgreSQL will take. */
   reserved?: number;
+  /**
+   * The node that was the primary held a lease, and nobody knew that it was over: the target is not sealed before that node has said that its
+   * server is stopped, or before it has itself seen `ms` go by since it saw the trigger.
+   */
+  after?: { node: string; ms: number };
   /** Triggered with a declared gap ahead, knowingly: where that begins. A smart promotion must have consumed all up to there. */
   upTo?: { timeline: number; lsn: string };
 };

@@ -9,7 +9,7 @@
  * Pure. docs/design.md, "Lease and witness"; the rules were explored in a model of lease, watchdog and trigger.
  */
 import type { FailureCode } from '../errors.ts';
-import type { Control, NodeRow } from './facts.ts';
+import type { Control, Head, NodeRow, Promotion } from './facts.ts';
 
 /** sk node#<name>, member `lease`: what the witness counts. */
 export type Lease = {
@@ -21,6 +21,8 @@ export type Lease = {
   ms: number;
   /** Who stops the server when the agent cannot. */
   watchdog: WatchdogKind;
+  /** The server behind it is stopped, and another was named before: nobody has to wait for its end. */
+  released?: true;
 };
 
 export type WatchdogKind = 'process' | 'systemd';
@@ -128,6 +130,27 @@ export function decideRenewal(
 export function leaseOf(control: Pick<Control, 'reign'>, row: NodeRow | undefined): Lease | undefined {
   const lease = row?.lease ?? undefined;
   return lease !== undefined && lease.epoch === control.reign ? lease : undefined;
+}
+
+/**
+ * What a target has to wait for: the lease that the old primary may still hold.
+ *
+ * @param old  its row @param pending  a promotion that is given up: its target never opened, and what that one waited for may run still
+ * @param isOver  whoever triggers knows that the server is down: a witness by what it saw, a person by having looked
+ */
+export function leaseToOutlast(
+  control: Pick<Control, 'reign' | 'primary'>,
+  head: Pick<Head, 'flush' | 'promotion'>,
+  old: NodeRow | undefined,
+  isOver: boolean,
+): Promotion['after'] {
+  if (isOver || head.flush !== null || control.primary === null) return undefined;
+  const { promotion } = head;
+  if (promotion !== null && promotion.state !== 'open') return promotion.after;
+  const lease = leaseOf(control, old);
+  return lease === undefined || lease.released === true
+    ? undefined
+    : { node: control.primary, ms: silenceNeeded(lease.ms) };
 }
 
 /** What the node keeps of its lease; ms on the clock that counts sleep, since the machine's boot. */

@@ -9,7 +9,7 @@ import type net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
-import { stopServer } from '../postgres/server.ts';
+import { serverProcesses, stopServer } from '../postgres/server.ts';
 import { historyName } from '../wal/name.ts';
 import {
   answerOf,
@@ -26,6 +26,7 @@ import { guardPromotion } from './guard.ts';
 import { inWords, Journal } from './journal.ts';
 import { gateUnconfirmed, LeaseKeeper } from './lease.ts';
 import { LeaseStop } from './lease-stop.ts';
+import { releaseLease } from './old-lease.ts';
 import { openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock, type NodeLock } from './node-lock.ts';
 import { isWaitNode, readSeal, replaceDurably, statePaths, type Seal } from './node-state.ts';
@@ -99,6 +100,7 @@ class Agent {
   /** Asked to end, rather than its server gone: somebody waits for it. */
   #asked = false;
   #switchDue = false;
+  #released = false;
   #opening: Promise<OpenOutcome> | undefined;
   #lookedAt = 0;
   #wake: (() => void) | undefined;
@@ -202,8 +204,8 @@ class Agent {
       if (Date.now() - this.#lookedAt > 500) {
         this.#lookedAt = Date.now();
         if ((await runningServer(this.#context.pgdata).catch(() => undefined)) !== undefined)
-          [gone, limit] = [Date.now(), GONE_MS];
-        else if (Date.now() - gone > limit) return;
+          [gone, limit, this.#released] = [Date.now(), GONE_MS, false];
+        else if (await this.#isGone(Date.now() - gone > limit)) return;
         if (!this.#isHome()) return;
         await this.#endKilledFlush();
         await this.#look();
@@ -219,6 +221,27 @@ class Agent {
       const interval = this.#role === 'follow' ? this.#follower.interval : 1000;
       await this.#rest(Math.max(5, interval - (Date.now() - started)));
     }
+  }
+
+  /** Its server is down. With a lease somebody may be waiting for just that word. */
+  async #isGone(isOver: boolean): Promise<boolean> {
+    if (
+      this.#lease.terms === undefined ||
+      this.#released ||
+      (await serverProcesses(this.#context.pgdata)).length > 0
+    )
+      return isOver;
+    try {
+      this.#released = await releaseLease(await this.#context.cluster(), this.#context.node);
+      if (this.#released)
+        this.#journal.state(
+          'lease',
+          'the server is stopped: the lease of the epoch that is over is released',
+        );
+    } catch (error) {
+      this.#journal.state('lease', `release: ${inWords(error)}`);
+    }
+    return isOver;
   }
 
   /** A flush that was killed may have left the server refusing everybody. */

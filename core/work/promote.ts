@@ -38,6 +38,7 @@ import {
   writeSeal,
   type Seal,
 } from './node-state.ts';
+import { OldLease } from './old-lease.ts';
 import { openPromotion, sealPromotion } from './promotion.ts';
 import { givenUpTo, keepLastSegment, prepareSeal, upToName } from './sealing.ts';
 import type { Spool } from './spool.ts';
@@ -50,6 +51,7 @@ export class Promoter {
   readonly #journal: Journal;
   readonly #spool: Spool;
   readonly #follower: Follower;
+  readonly #oldLease = new OldLease();
   #seen: string | undefined;
   #askedAt = 0;
   /** The last segment whose file the agent gave to a hook; the hook may not have written `served` yet. */
@@ -86,6 +88,8 @@ export class Promoter {
       crashPoint('promote-triggered');
       if (promotion.mode === 'smart') await this.#resumeReplay();
     }
+    const why = await this.#oldLease.waitsFor(cluster, promotion);
+    if (why !== undefined) return this.#journal.state('promotion', why);
     const at =
       promotion.mode === 'smart'
         ? await this.#consumed(cluster, branch)

@@ -4,8 +4,9 @@
  */
 import { VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
-import { keys, type Promotion, type TriggerMode } from '../cluster/facts.ts';
+import { keys, type Control, type NodeRow, type Promotion, type TriggerMode } from '../cluster/facts.ts';
 import { gapText } from '../cluster/gaps.ts';
+import { leaseToOutlast } from '../cluster/lease.ts';
 import { asRow, changing, eventChange, newId, type Cluster } from './cluster.ts';
 import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
@@ -22,6 +23,8 @@ export type TriggerOptions = {
   acceptGap?: boolean;
   /** The way to the armed replica (control.direct), which is fenced first. */
   direct?: DirectWay;
+  /** The old primary is certainly down: the target need not outlast its lease. */
+  primaryDown?: boolean;
   /** Who triggers, where no person does, and why; for the event. */
   by?: string;
   /**
@@ -31,6 +34,11 @@ export type TriggerOptions = {
    */
   judge?: (facts: TargetFacts) => Promise<readonly Change[]>;
 };
+
+async function readPrimary(cluster: Cluster, { primary }: Control): Promise<NodeRow | undefined> {
+  if (primary === null) return undefined;
+  return (await cluster.vault.manifest.get(keys.node(cluster.partition, primary))) as NodeRow | undefined;
+}
 
 /**
  * @returns the promotion as it was committed, state 'triggered'
@@ -48,7 +56,13 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
       const { control, head, node: target, gap } = facts;
       // An answer that was lost: our trigger stands, known by its id.
       if (head.promotion?.id === id) return { result: head.promotion };
-      const decision = decideTrigger(control, head, target, { id, at, ...options }, gap);
+      const after = leaseToOutlast(
+        control,
+        head,
+        await readPrimary(cluster, control),
+        options.primaryDown === true,
+      );
+      const decision = decideTrigger(control, head, target, { id, at, ...options, after }, gap);
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
       const judged = (await options.judge?.(facts)) ?? [];

@@ -38,6 +38,7 @@ import {
   writeServed,
   type Seal,
 } from './node-state.ts';
+import { OldLease } from './old-lease.ts';
 import { sealPromotion } from './promotion.ts';
 import { lookUp, sealedView, viewOf, type Found } from './restore-request.ts';
 import { givenUpTo, keepLastSegment, prepareSeal, upToName } from './sealing.ts';
@@ -92,6 +93,7 @@ class Wait {
   #heardAt = Date.now();
   #movedAt = Date.now();
   #failures = 0;
+  readonly #oldLease = new OldLease();
   #last: unknown;
   #said: string | undefined;
   #reporting: Promise<void> | undefined;
@@ -131,8 +133,8 @@ class Wait {
             pause = retryPause(this.#failures, settings.pollInterval);
             break;
           case 'seal':
-            await this.#seal();
-            continue;
+            if (await this.#seal()) continue;
+            break;
           case 'failover':
             await this.#failover();
             break;
@@ -292,19 +294,22 @@ class Wait {
   }
 
   /** Each step looks up what stands, so each may be done again after a kill. @throws VaultError  the step is done again */
-  async #seal(): Promise<void> {
+  /** @returns false: not yet */
+  async #seal(): Promise<boolean> {
     const { node, paths, histories } = this.#context;
     const cluster = await this.#context.cluster();
     const branch = await readBranch(cluster, histories);
     const { promotion } = branch.head;
-    if (promotion === null || promotion.node !== node || promotion.state === 'open') return;
+    if (promotion === null || promotion.node !== node || promotion.state === 'open') return true;
     crashPoint('promote-triggered');
     fs.rmSync(paths.sealed, { recursive: true, force: true });
     const keep = new Spool(paths, paths.sealed);
     let sealed = promotion;
     if (promotion.state === 'triggered') {
+      const why = await this.#oldLease.waitsFor(cluster, promotion);
+      if (why !== undefined) this.#tell(why.replace(/\d+ s/, 'a while'));
       const at = this.#sealAt(cluster, branch, promotion.mode);
-      if (at === undefined) return;
+      if (at === undefined || why !== undefined) return false;
       // Before the seal, while a vault that does not answer costs only time.
       await keepLastSegment(this.#context, cluster, branch, at.lsn, keep);
       sealed = await sealPromotion(cluster, { node, ...at }, histories);
@@ -317,6 +322,7 @@ class Wait {
     this.#say(
       `${sealed.mode} trigger of epoch ${sealed.epoch}: sealed at ${seal.lsn}, timeline ${seal.reserved} reserved`,
     );
+    return true;
   }
 
   #isUpTo({ segmentSize }: Cluster, upTo: NonNullable<Promotion['upTo']>): boolean {

@@ -171,6 +171,7 @@ class Witness {
     const { open } = this.#options;
     const promotion = await triggerPromotion(cluster, {
       ...{ mode: 'smart', to, by: `the witness (${this.#options.by}): ${decision.why}` },
+      primaryDown: true, // by the end of its lease, which is conditional on the sign that was seen standing
       direct: { open: ({ url }) => open(url), lose: false } satisfies DirectWay,
       judge: async ({ control, head }) => this.#judge(cluster, seen, { control, head }, decision, to),
     });

@@ -5,6 +5,7 @@ import {
   LEAST_LEASE_MS,
   leaseOf,
   leaseTimes,
+  leaseToOutlast,
   renewalLimit,
   silenceNeeded,
   startLimit,
@@ -12,7 +13,8 @@ import {
   type Lease,
   type WatchdogFacts,
 } from '../../../core/cluster/lease.ts';
-import { control, standby } from '../../harness/facts.ts';
+import type { Promotion } from '../../../core/cluster/facts.ts';
+import { control, head, standby } from '../../harness/facts.ts';
 
 const lengths = [LEAST_LEASE_MS, 7000, 30_000, 600_000];
 const lease = (changes: Partial<Lease> = {}): Lease => ({
@@ -169,5 +171,53 @@ describe('the watchdog', () => {
       expect(at(age, { server: 'none' })).toEqual({ do: 'nothing' });
       expect(at(age, { lease: undefined })).toEqual({ do: 'nothing' });
     }
+  });
+});
+
+describe('what a target has to outlast', () => {
+  const old = standby({
+    name: 'db1',
+    role: 'primary',
+    lease: { epoch: 1, count: 3, ms: 30_000, watchdog: 'process' },
+  });
+  const pending = (after?: Promotion['after']): Promotion => ({
+    ...{ id: 'p', epoch: 2, node: 'db2', mode: 'smart', state: 'triggered', at: '2026-01-01T00:00:00.000Z' },
+    ...(after === undefined ? {} : { after }),
+  });
+  const present = control({ primary: 'db1', epoch: 1, reign: 1 });
+
+  test.each<[string, Parameters<typeof leaseToOutlast>, Promotion['after']]>([
+    ['the lease of the primary', [present, head(), old, false], { node: 'db1', ms: 31_500 }],
+    ['nothing, where it is known to be over', [present, head(), old, true], undefined],
+    ['nothing of one without a lease', [present, head(), { ...old, lease: null }, false], undefined],
+    ['nothing of an earlier reign', [{ ...present, reign: 2 }, head(), old, false], undefined],
+    [
+      'nothing of one that was flushed',
+      [present, head({ flush: { lsn: '0/1', rev: 1 } }), old, false],
+      undefined,
+    ],
+    [
+      'nothing of one that released it',
+      [present, head(), { ...old, lease: { ...old.lease!, released: true } }, false],
+      undefined,
+    ],
+    ['nobody', [{ ...present, primary: null }, head(), undefined, false], undefined],
+    [
+      'what the target that is given up had to outlast',
+      [
+        { ...present, primary: 'db2', reign: 2 },
+        head({ promotion: pending({ node: 'db1', ms: 7 }) }),
+        undefined,
+        false,
+      ],
+      { node: 'db1', ms: 7 },
+    ],
+    [
+      'nothing of a target that never opened',
+      [{ ...present, primary: 'db2', reign: 2 }, head({ promotion: pending() }), old, false],
+      undefined,
+    ],
+  ])('%s', (_what, facts, expected) => {
+    expect(leaseToOutlast(...facts)).toEqual(expected);
   });
 });
