@@ -1,6 +1,7 @@
 /**
  * What a node says of itself: its row in the manifest at each interval, with whatever is wrong with it; a primary's nonce goes along.
  */
+import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { renewalLimit } from '../cluster/lease.ts';
@@ -105,7 +106,7 @@ export class NodeReporter {
       await (terms === undefined
         ? write()
         : withLimit(renewalLimit(terms.ms), 'the report of a standby', write));
-      void this.#tellStop(cluster);
+      this.#tellStop(cluster);
       this.#consistent = report.consistent === true;
       noteReport(this.#context.paths, this.#consistent);
       return;
@@ -126,7 +127,7 @@ export class NodeReporter {
           .catch((error: unknown) => this.#cannotWrite(cluster, report, error).catch(() => {}))
           .finally(() => (this.#swapping = undefined));
       }
-      void this.#tellStop(cluster);
+      this.#tellStop(cluster);
     } catch (error) {
       await this.#cannotWrite(cluster, report, error);
     }
@@ -165,14 +166,17 @@ export class NodeReporter {
   }
 
   /** That the watchdog stopped this server: said once the vault is there again. */
-  async #tellStop(cluster: Cluster): Promise<void> {
+  #tellStop(cluster: Cluster): void {
     const { node, paths } = this.#context;
-    const at = readText(paths.leaseStop)?.trim();
-    if (at === undefined || this.#isTelling) return;
+    if (this.#isTelling || !fs.existsSync(paths.leaseStop)) return;
     this.#isTelling = true;
-    const text = `${node} was stopped at ${at}: its lease could not be renewed in time`;
-    await putEvent(cluster, { kind: 'lease-stop', node, epoch: 0, text })
-      .then(() => removeDurably(paths.leaseStop))
+    const tell = async () => {
+      const at = readText(paths.leaseStop)?.trim() ?? 'some time';
+      const text = `${node} was stopped at ${at}: its lease could not be renewed in time`;
+      await putEvent(cluster, { kind: 'lease-stop', node, epoch: 0, text });
+      removeDurably(paths.leaseStop);
+    };
+    tell()
       .catch((error: unknown) => this.#journal.state('lease-stop', `lease-stop: ${inWords(error)}`))
       .finally(() => (this.#isTelling = false));
   }
@@ -207,6 +211,7 @@ export class NodeReporter {
       ...(replayed === null ? {} : { lastReplayedLsn: replayed }),
       trouble:
         this.trouble ??
+        this.#lease.refused?.message ??
         this.#unwatched ??
         this.#flushed() ??
         (await this.#divergence(replayed, report.lastRestored ?? null)),
