@@ -34,21 +34,17 @@ import {
   type FakeNode,
   type Wire,
 } from '../harness/fake-node.ts';
-import { vaultKinds } from '../harness/open-vaults.ts';
+import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { finishPromotion, lsnOf, lsnText, names } from '../harness/promotions.ts';
 import { SEGMENT_SIZE, segmentBytes } from '../harness/segments.ts';
 import { expectSound, holdings, memoryVault } from '../harness/two-vaults.ts';
 
 describe.each(vaultKinds)('archiving off and on, on $name', (kind) => {
-  let site: Awaited<ReturnType<typeof kind.open>>;
+  const site = siteOf(kind);
   let vault: Vault;
   let db1: FakeNode;
   let number = 0;
 
-  beforeAll(async () => {
-    site = await kind.open();
-  }, 120_000);
-  afterAll(() => site?.close());
   beforeEach(async () => {
     vault = await site.connect();
     db1 = await newCluster(vault, `main${++number}`);

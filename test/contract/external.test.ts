@@ -9,24 +9,18 @@ import { parseHistory } from '../../core/wal/history.ts';
 import { dieAt } from '../harness/crashes.ts';
 import { fakeNode, newCluster, newStandby, onWire, segment, type FakeNode } from '../harness/fake-node.ts';
 import { withNodeKey } from '../harness/node-key.ts';
-import { vaultKinds } from '../harness/open-vaults.ts';
+import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { historyText, lsnOf } from '../harness/promotions.ts';
 import { SEGMENT_SIZE } from '../harness/segments.ts';
 
 describe.each(vaultKinds)('claims of an agent on $name', (kind) => {
-  let site: Awaited<ReturnType<typeof kind.open>>;
+  const site = siteOf(kind);
   let vault: Vault;
   let db1: FakeNode;
   let db2: FakeNode;
   let number = 0;
   const promoted = { timeline: 2, historyText: historyText(4) };
 
-  beforeAll(async () => {
-    site = await kind.open();
-  }, 120_000);
-  afterAll(async () => {
-    await site?.close();
-  });
   beforeEach(async () => {
     vault = await site.connect();
     db1 = await newCluster(vault, `main${++number}`);

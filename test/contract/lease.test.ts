@@ -10,24 +10,18 @@ import { renewLease } from '../../core/work/lease.ts';
 import { setMaintenance } from '../../core/work/maintenance.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
 import { newCluster, newStandby, onWire, segment, type FakeNode, type Wire } from '../harness/fake-node.ts';
-import { vaultKinds } from '../harness/open-vaults.ts';
+import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { finishPromotion } from '../harness/promotions.ts';
 
 const TERMS = { ms: 30_000, watchdog: 'process' } as const;
 
 describe.each(vaultKinds)('a lease on $name', (kind) => {
-  let site: Awaited<ReturnType<typeof kind.open>>;
+  const site = siteOf(kind);
   let vault: Vault;
   let db1: FakeNode;
   let db2: FakeNode;
   let number = 0;
 
-  beforeAll(async () => {
-    site = await kind.open();
-  }, 120_000);
-  afterAll(async () => {
-    await site?.close();
-  });
   beforeEach(async () => {
     vault = await site.connect();
     db1 = await newCluster(vault, `lease${++number}`);

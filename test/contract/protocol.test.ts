@@ -25,7 +25,7 @@ import {
   type FakeNode,
   type Wire,
 } from '../harness/fake-node.ts';
-import { vaultKinds } from '../harness/open-vaults.ts';
+import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { historyText, lsnOf, lsnText, names, promote } from '../harness/promotions.ts';
 import { SEGMENT_SIZE, segmentBytes } from '../harness/segments.ts';
 
@@ -53,17 +53,11 @@ async function triggerlessChange(cluster: Cluster): Promise<void> {
 }
 
 describe.each(vaultKinds)('protocol on $name', (kind) => {
-  let site: Awaited<ReturnType<typeof kind.open>>;
+  const site = siteOf(kind);
   let vault: Vault;
   let db1: FakeNode;
   let number = 0;
 
-  beforeAll(async () => {
-    site = await kind.open();
-  }, 120_000);
-  afterAll(async () => {
-    await site?.close();
-  });
   beforeEach(async () => {
     vault = await site.connect();
     db1 = await newCluster(vault, `main${++number}`);

@@ -21,7 +21,7 @@ import { commitTail, fetchTail, readTail } from '../../core/work/tail.ts';
 import { Swept } from '../../core/work/tombstones.ts';
 import { dieAt } from '../harness/crashes.ts';
 import { newCluster, newStandby, onWire, segment, type FakeNode, type Wire } from '../harness/fake-node.ts';
-import { vaultKinds, type VaultSite } from '../harness/open-vaults.ts';
+import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { withNodeKey } from '../harness/node-key.ts';
 import { lsnOf, lsnText, names, promote } from '../harness/promotions.ts';
 import { segmentBytes } from '../harness/segments.ts';
@@ -36,16 +36,12 @@ const POLICY: RetentionPolicy = {
 const later = (): Date => new Date(Date.now() + ORPHAN_MS + 60_000);
 
 describe.each(vaultKinds)('retention of $name', (kind) => {
-  let site: VaultSite;
+  const site = siteOf(kind);
   let vault: Vault;
   let db1: FakeNode;
   let cluster: Cluster;
   let number = 0;
 
-  beforeAll(async () => {
-    site = await kind.open();
-  }, 120_000);
-  afterAll(() => site?.close());
   beforeEach(async () => {
     vault = await site.connect();
     db1 = await newCluster(vault, `keep${++number}`);

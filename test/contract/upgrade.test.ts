@@ -7,7 +7,7 @@ import { openCluster, readControl, readHead } from '../../core/work/cluster.ts';
 import { initCluster, upgradeCluster, type InitRequest } from '../../core/work/init.ts';
 import { openReplica, relayPass } from '../../core/work/relay.ts';
 import { fakeNode, newCluster, onWire, seatOf, segment, type FakeNode } from '../harness/fake-node.ts';
-import { vaultKinds, type VaultSite } from '../harness/open-vaults.ts';
+import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { names } from '../harness/promotions.ts';
 import { SEGMENT_SIZE } from '../harness/segments.ts';
 import { memoryVault } from '../harness/two-vaults.ts';
@@ -15,16 +15,12 @@ import { memoryVault } from '../harness/two-vaults.ts';
 const NEW = '7300000000000000099';
 
 describe.each(vaultKinds)('a new generation in $name', (kind) => {
-  let site: VaultSite;
+  const site = siteOf(kind);
   let vault: Vault;
   let db1: FakeNode;
   let name: string;
   let number = 0;
 
-  beforeAll(async () => {
-    site = await kind.open();
-  }, 120_000);
-  afterAll(() => site?.close());
   beforeEach(async () => {
     vault = await site.connect();
     name = `up${++number}`;

@@ -21,7 +21,7 @@ import { setMaintenance } from '../../core/work/maintenance.ts';
 import { openReplica, relayPass } from '../../core/work/relay.ts';
 import { runWitness, type WitnessOptions, type WitnessSeen } from '../../core/work/witness.ts';
 import { newCluster, newStandby, onWire, segment, type FakeNode, type Wire } from '../harness/fake-node.ts';
-import { vaultKinds } from '../harness/open-vaults.ts';
+import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { openPair, vaultPairs } from '../harness/two-vaults.ts';
 
@@ -85,7 +85,7 @@ const report = ({ cluster, seat }: FakeNode, more = {}) =>
   });
 
 describe.each(vaultKinds)('a witness on $name', (kind) => {
-  let site: Awaited<ReturnType<typeof kind.open>>;
+  const site = siteOf(kind);
   let vault: Vault;
   let going: Going;
   let db1: FakeNode;
@@ -94,12 +94,6 @@ describe.each(vaultKinds)('a witness on $name', (kind) => {
   let primary: { stop(): Promise<void> };
   let number = 0;
 
-  beforeAll(async () => {
-    site = await kind.open();
-  }, 120_000);
-  afterAll(async () => {
-    await site?.close();
-  });
   beforeEach(async () => {
     vault = await site.connect();
     going = new Going();

@@ -33,6 +33,18 @@ export const vaultKinds: VaultKind[] = [
     : []),
 ];
 
+/** The place of a suite: made before its first test, gone after its last. */
+export function siteOf(kind: VaultKind): Pick<VaultSite, 'connect'> {
+  let site: VaultSite | undefined;
+  beforeAll(async () => {
+    site = await kind.open();
+  }, 120_000);
+  afterAll(async () => {
+    await site?.close();
+  });
+  return { connect: () => site!.connect() };
+}
+
 async function byUrl(url: string, close: () => void | Promise<void> = () => {}): Promise<VaultSite> {
   await (await createVault(url, { createTable: url.startsWith('s3:') })).close();
   return { connect: () => openVault(url), close: async () => close() };
