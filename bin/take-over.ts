@@ -93,6 +93,8 @@ export function takeOverWords(
       return step.already
         ? `${facts.source} was fenced before, at epoch ${step.epoch}`
         : `fenced: ${facts.source} takes nothing more, epoch ${step.epoch}`;
+    case 'lease':
+      return `${step.node} had a lease: its word that it has stopped is waited for, ${formatDuration(step.ms)} at most (--primary-down: not)`;
     case 'carried':
       return `everything of ${facts.source} is in ${facts.replica}: ${formatCount(step.rows, 'row')} came now`;
     case 'adopted':

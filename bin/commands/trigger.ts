@@ -37,7 +37,7 @@ primary spilled there comes home; where it does not answer the trigger is refuse
 
 On a replica (--vault names the DR vault, --to a standby that follows it) this is the disaster: that vault takes the place of the
 active one. The active one is tried first. Where it answers it is fenced in the same step, what it holds is carried over, and nothing
-that is archived is lost. Where it does not (--peer-wait, 10 s), its primary cannot be fenced now, and what was not relayed may be
+that is archived is lost; its primary's lease is waited for as above. Where it does not (--peer-wait, 10 s), its primary cannot be fenced now, and what was not relayed may be
 lost: it says what is known of that, and wants --unfenced. The other vault is then superseded: the first relay, or the new primary's
 agent, that reaches it makes it a replica. Broken off, the same command goes on.`,
   argument: { name: 'mode', summary: 'smart or fast', choices: ['smart', 'fast'] },

@@ -15,7 +15,10 @@ export class OldLease {
   #isOver = false;
 
   /** Asked again and again by one process. @returns undefined: it is over, or there was none; else why the promotion waits */
-  async waitsFor(cluster: Cluster, { id, after }: Promotion): Promise<string | undefined> {
+  async waitsFor(
+    cluster: Cluster,
+    { id, after }: Pick<Promotion, 'id' | 'after'>,
+  ): Promise<string | undefined> {
     if (after === undefined) return undefined;
     const now = performance.now();
     if (this.#id !== id) [this.#id, this.#since, this.#isOver] = [id, now, false];

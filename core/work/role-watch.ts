@@ -77,7 +77,7 @@ export class RoleWatch {
     const facts: RoleFacts = { node, server, writerEpoch: seat.store.read()?.epoch ?? 0, kept };
     // head after control: a trigger commits both, so a promotion of this epoch is not missed
     const control = await readControl(cluster);
-    const isOver = control.primary !== node && control.role === 'active' && facts.writerEpoch > 0;
+    const isOver = control.primary !== node && facts.writerEpoch > 0;
     // the trigger is committed, so another may open in the next moment: nobody waits for that here
     if (isOver && server === 'open' && this.#context.settings.lease > 0) endLease(paths.lease);
     const { promotion } = await readHead(cluster);

@@ -58,6 +58,7 @@ export async function switchoverVault(
   const flushed = isFenced ? undefined : await flushAndRelay(here, there, request, say);
   crashPoint('switchover-flushed');
   const asked = await takeOver(there, async () => here, {
+    primaryDown: true, // flushed
     ...{ mode: 'smart', to, signal, onStep: say },
   }).catch((error: unknown) => {
     throw inState(

@@ -5,6 +5,7 @@
  *
  * Each step looks up what stands, so the same command again takes up what was broken off.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { inState, VaultError } from '../errors.ts';
 import {
   decideActivate,
@@ -17,12 +18,24 @@ import {
   keys,
   type Control,
   type Head,
+  type NodeRow,
   type Promotion,
   type TriggerMode,
   type VaultRef,
 } from '../cluster/facts.ts';
 import type { Change } from '../vault/manifest.ts';
-import { asRow, changing, eventChange, newId, readControl, readHead, type Cluster } from './cluster.ts';
+import { leaseToOutlast, silenceNeeded } from '../cluster/lease.ts';
+import {
+  asRow,
+  changing,
+  eventChange,
+  listRows,
+  newId,
+  readControl,
+  readHead,
+  type Cluster,
+} from './cluster.ts';
+import { OldLease } from './old-lease.ts';
 import { crashPoint } from './crash-points.ts';
 import { putControlObject } from './init.ts';
 import { relayPass, type RelayStep } from './relay.ts';
@@ -35,6 +48,8 @@ export type TakeOverStep =
   | { step: 'silent'; why: string }
   | { step: 'fenced'; epoch: number; already: boolean }
   | { step: 'carried'; rows: number }
+  /** The fenced primary held a lease: it is waited for, or for its word that its server is stopped; no longer than `ms`. */
+  | { step: 'lease'; node: string; ms: number }
   | { step: 'adopted'; files: number }
   | { step: 'active'; epoch: number };
 
@@ -47,6 +62,8 @@ export type TakeOverOptions = {
   supersede?: number;
   /** As for the trigger of an active vault: go on though a declared gap lies ahead of the target. */
   acceptGap?: boolean;
+  /** The old primary is certainly down: its lease is not waited for. */
+  primaryDown?: boolean;
   /** Asked of the rows of the active vault by which it is fenced; what it answers goes into that transaction. @throws VaultError  no take-over */
   judge?: (active: Cluster, control: Control, head: Head) => Promise<readonly Change[]>;
   signal?: AbortSignal;
@@ -78,7 +95,9 @@ export async function takeOver(
     say({ step: 'silent', why: reached.why });
     if (options.unfenced !== true) throw refuseUnfenced(reached.why);
   } else {
+    const lease = options.primaryDown === true ? undefined : await leaseLeft(reached.cluster);
     epoch = await fenceAndCarry(target, reached.cluster, request, options, say);
+    if (lease !== undefined) await outlast(reached.cluster, request, lease, say, options.signal);
   }
   await raise(target, request, reached.cluster === undefined ? reached.ref : undefined, epoch);
   crashPoint('takeover-raised');
@@ -162,6 +181,44 @@ async function fenceAndCarry(
     throw error instanceof VaultError ? inState(error, state, '') : error;
   }
   return epoch;
+}
+
+/** The lease of the primary that is about to be fenced, or was fenced when this was broken off; undefined: none is left. */
+async function leaseLeft(peer: Cluster): Promise<Promotion['after']> {
+  const [control, head] = [await readControl(peer), await readHead(peer)];
+  const rows = await listRows<NodeRow>(peer, 'node#');
+  if (control.role === 'active')
+    return leaseToOutlast(
+      control,
+      head,
+      rows.find(({ name }) => name === control.primary),
+      false,
+    );
+  // fenced before: control names the target, the last lease that was renewed is that of the primary then
+  const leased = rows.filter(({ lease }) => lease && lease.released !== true);
+  const last = leased.sort((one, other) => other.lease!.epoch - one.lease!.epoch)[0];
+  return last && { node: last.name, ms: silenceNeeded(last.lease!.ms) };
+}
+
+/** Nobody renews it since the fence. @throws AbortError */
+async function outlast(
+  peer: Cluster,
+  { id }: TakeOverRequest,
+  after: NonNullable<Promotion['after']>,
+  say: (step: TakeOverStep) => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const old = new OldLease();
+  const isOver = async () => (await old.waitsFor(peer, { id, after }).catch(silence)) === undefined;
+  if (await isOver()) return;
+  say({ step: 'lease', ...after });
+  while (!(await isOver())) await sleep(250, undefined, { signal });
+}
+
+/** A vault that is silent meanwhile says nothing of the lease, which goes on running out. */
+function silence(error: unknown): string {
+  if (!(error instanceof VaultError)) throw error;
+  return error.message;
 }
 
 async function fence(

@@ -370,6 +370,7 @@ class Witness {
   async #takeOver(peer: Cluster, seen: WitnessFacts, decision: WitnessDecision, to: string): Promise<void> {
     await takeOver(this.#cluster, async () => peer, {
       ...{ mode: 'smart', to },
+      primaryDown: true, // as above
       judge: (active, control, head) => this.#judge(active, seen, { control, head }, decision, to),
     });
     const { vault } = this.#cluster;
