@@ -108,6 +108,33 @@ const READINGS: readonly Reading[] = [
     help: 'Whether a node says that it is not in order.',
     of: ({ status }) => status.nodes.map(({ name, trouble }) => [{ node: name }, Number(trouble !== null)]),
   },
+  {
+    name: 'lease_seconds',
+    help: 'How long the primary may go on without the word of the vault; no sample: for ever.',
+    of: ({ status }) =>
+      status.lease === null ? [] : [[{ node: status.lease.node }, status.lease.ms / 1000]],
+  },
+  {
+    name: 'lease_renewals',
+    help: 'Renewals of the lease, by the counter that a witness goes by.',
+    of: ({ status }) => (status.lease === null ? [] : [[{ node: status.lease.node }, status.lease.renewals]]),
+  },
+  {
+    name: 'maintenance',
+    help: 'Whether servers are stopped on purpose, so that no witness triggers.',
+    of: ({ status }) => one(Number(status.maintenance !== null)),
+  },
+  {
+    name: 'witness_timestamp_seconds',
+    help: 'When a witness wrote last what it sees: twice a minute at least.',
+    of: ({ status }) => one(seconds(status.witness?.at)),
+  },
+  {
+    name: 'witness_warns',
+    help: 'Whether the witness warns, or is about to trigger.',
+    of: ({ status }) =>
+      status.witness === null ? [] : one(Number(status.witness.decision.do !== 'nothing')),
+  },
   ...(['rows', 'bytes', 'seconds'] as const).map((unit) => ({
     name: `relay_lag_${unit}`,
     help: `What a relay has still to bring, in ${unit}.`,

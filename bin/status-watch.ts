@@ -7,8 +7,11 @@ import type { Context } from './command.ts';
 import { live } from './ui/live.ts';
 import { untilSignalled } from './until-signalled.ts';
 
-/** What grows by itself is no change: ages, heartbeats, how long a look took. */
-const PASSING = new Set(['heartbeatAt', 'lagSeconds', 'seconds', 'at', 'tookMs']);
+/** What grows by itself is no change: ages, heartbeats, renewals, how long a look took, words of a witness that name seconds. */
+const PASSING = new Set([
+  ...['heartbeatAt', 'lagSeconds', 'seconds', 'at', 'tookMs'],
+  ...['renewals', 'why', 'reasons'],
+]);
 
 /** @throws VaultError of the first look, and what trying again does not mend */
 export async function watchStatus(context: Context, look: () => Promise<Look>): Promise<void> {

@@ -240,7 +240,7 @@ function witnessInWords(
   if (lease !== null)
     rows.push([
       'lease',
-      `${formatDuration(lease.ms)}, watchdog ${lease.watchdog}, renewed ${lease.count} times`,
+      `${formatDuration(lease.ms)}, watchdog ${lease.watchdog}, renewed ${lease.renewals} times`,
     ]);
   if (maintenance !== null) rows.push(['maintenance', `until ${maintenance.until}: ${maintenance.by}`]);
   if (witness !== null) {

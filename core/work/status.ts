@@ -65,7 +65,7 @@ export type Status = {
   direct: VaultRef | null;
   relays: RelayStatus[];
   /** Of the primary; null: it runs without one. */
-  lease: { node: string; ms: number; watchdog: string; count: number } | null;
+  lease: { node: string; ms: number; watchdog: string; renewals: number } | null;
   /** Servers are stopped on purpose, until then; null: nobody says so. */
   maintenance: Maintenance | null;
   /** What the witness that looked last saw; null: none ever did. */
@@ -178,7 +178,7 @@ async function witnessed(
   };
 }
 
-const pick = ({ ms, watchdog, count }: Lease) => ({ ms, watchdog, count });
+const pick = ({ ms, watchdog, count }: Lease) => ({ ms, watchdog, renewals: count });
 
 function watched({ by, at, everyMs, policy, watches, decision, lastFailover }: WitnessRow): WitnessStatus {
   return { by, at, everyMs, policy, watches, decision, lastFailover };

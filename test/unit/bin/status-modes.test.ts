@@ -188,6 +188,8 @@ test('--prometheus prints families that its format allows, with every cluster by
   ).toBe(true);
   expect(of('walvault_backups')).toContainEqual({ labels: { cluster: 'main', state: 'complete' }, value: 1 });
   expect(of('walvault_trigger_timestamp_seconds')).toBeUndefined();
+  expect(of('walvault_lease_seconds')).toBeUndefined();
+  expect(of('walvault_maintenance')).toEqual([{ labels: { cluster: 'main' }, value: 0 }]);
   const all = await walvault(['status', '--prometheus', '--all', '--vault', url]);
   expect(parseExposition(all.out).get('walvault_up')?.samples).toEqual([
     { labels: { cluster: 'main' }, value: 1 },
@@ -240,6 +242,18 @@ test('--watch prints one block for each change, none for a heartbeat, and ends c
     await beat(ago(2000));
     await command.says(/"name":"db2"/);
     await beat(ago(1000));
+    const row = await db1.cluster.vault.manifest.get(keys.node(db1.cluster.partition, 'db1'));
+    const renew = (count: number) =>
+      plant(db1.cluster, [
+        {
+          ...row!,
+          rev: Number(row!.rev) + count,
+          lease: { epoch: 1, count, ms: 30_000, watchdog: 'process' },
+        },
+      ]);
+    await renew(1);
+    await command.says(/"lease":\{/);
+    for (const count of [2, 3]) await renew(count);
     await db1.archive(segment(1, 1));
     await command.says(new RegExp(`"lastSegment":"${segment(1, 1)}"`));
     expect(await command.end('SIGINT')).toBe(0);
@@ -255,6 +269,7 @@ test('--watch prints one block for each change, none for a heartbeat, and ends c
     expect(blocks.map(({ status }) => [status.nodes.length, status.lastSegment])).toEqual([
       [1, null],
       [2, null],
+      [2, null], // the lease has begun; its renewals are no news
       [2, segment(1, 1)],
     ]);
     await vault.close();
