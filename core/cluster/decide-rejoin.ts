@@ -11,6 +11,7 @@ import type { FailureCode } from '../errors.ts';
 import type { Lineage } from '../wal/lineage.ts';
 import { formatLsn, type Lsn } from '../wal/lsn.ts';
 import { decideWriter, type Writer } from './decide-archive.ts';
+import { IN_ARCHIVE_RECOVERY } from '../wal/control-file.ts';
 import type { Control, Head } from './facts.ts';
 
 type Refused = { do: 'refuse'; code: FailureCode; message: string; hint?: string };
@@ -18,7 +19,6 @@ type Refused = { do: 'refuse'; code: FailureCode; message: string; hint?: string
 /** DBState of pg_control. */
 const SHUT_DOWN = 1;
 const SHUT_DOWN_IN_RECOVERY = 2;
-const IN_ARCHIVE_RECOVERY = 5;
 
 /** A stopped server, as its own files say. */
 export type LocalServer = {

@@ -24,6 +24,10 @@ export const CONTROL_STATES = [
   'in production',
 ] as const;
 
+/** Two of them that are asked for in several places. */
+export const IN_ARCHIVE_RECOVERY = 5;
+export const IN_PRODUCTION = 6;
+
 export type ControlFile = {
   /** Decimal. */
   systemIdentifier: string;

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import type { EventKind } from '../cluster/event-kinds.ts';
-import { FORMAT, keys, type Control, type EventRow, type Head } from '../cluster/facts.ts';
+import { FORMAT, keys, type Control, type EventRow, type Head, type NodeRow } from '../cluster/facts.ts';
 import { after, type Change, type Outcome, type Row } from '../vault/manifest.ts';
 import type { Vault } from '../vault/vault.ts';
 
@@ -78,6 +78,11 @@ export async function readHead(cluster: Cluster): Promise<Head> {
   if (row === undefined)
     throw new VaultError('unconfigured', `cluster ${cluster.name} has no head in ${cluster.vault.url}`);
   return row as unknown as Head;
+}
+
+/** undefined: nobody of that name is known. */
+export async function readNode({ vault, partition }: Cluster, node: string): Promise<NodeRow | undefined> {
+  return (await vault.manifest.get(keys.node(partition, node))) as NodeRow | undefined;
 }
 
 /** Rows of this cluster whose names begin with `prefix` ('wal#'), in the order of their names. A range never shows that a row is absent. */

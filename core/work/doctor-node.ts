@@ -104,9 +104,6 @@ function lookAtIdentity(paths: StatePaths, pgdata: string): StateFacts['identity
   }
 }
 
-/** A watchdog that beat no longer ago than this is alive, ms. */
-const BEAT_MS = 2000;
-
 function lookAtLease(paths: StatePaths, settings: Settings): LeaseFacts {
   const { lease: ms, watchdog, heartbeatInterval: heartbeatMs, agent, roles, drVault, drAfter } = settings;
   const refused = decideLeaseSettings({ leaseMs: ms, heartbeatMs, watchdog, agent, roles });
@@ -116,7 +113,7 @@ function lookAtLease(paths: StatePaths, settings: Settings): LeaseFacts {
   try {
     const kept = readLease(paths.lease);
     const ageMs = kept === undefined ? undefined : leaseAge(kept, bootId(), bootMs());
-    return { ...facts, ageMs, runs: livingWatchdog(paths.watchdog, BEAT_MS) };
+    return { ...facts, ageMs, runs: livingWatchdog(paths.watchdog) };
   } catch {
     return facts; // no clock that counts sleep: the agent says so, and renews nothing
   }

@@ -8,6 +8,7 @@ import { decideExternal, type ExternalDecision, type ExternalFacts } from '../cl
 import type { Control, WalRow } from '../cluster/facts.ts';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
+import { IN_PRODUCTION } from '../wal/control-file.ts';
 import { readWalFile } from '../postgres/wal-directory.ts';
 import { parseHistory } from '../wal/history.ts';
 import { segmentsFrom } from '../wal/lineage.ts';
@@ -22,9 +23,6 @@ import { checkAttached, readSeal, replaceDurably } from './node-state.ts';
 import { claimRole, FILL_LIMIT, openPromotion } from './promotion.ts';
 import { fetchFile } from './store-file.ts';
 import { findSegment } from './tail.ts';
-
-/** DBState of pg_control: "in production". */
-const IN_PRODUCTION = 6;
 
 /** How soon a claim that a silent vault held up is tried again, in ms. */
 const AGAIN_MS = 1000;

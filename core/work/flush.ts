@@ -16,7 +16,6 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inState, VaultError, type FailureCode } from '../errors.ts';
-import { keys, type NodeRow } from '../cluster/facts.ts';
 import { leaseOf } from '../cluster/lease.ts';
 import { archivingOff, decideUndo } from '../cluster/decide-flush.ts';
 import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
@@ -24,7 +23,7 @@ import { readControl as readControlFile, readPgdata, type Pgdata } from '../post
 import type { ConnectOptions } from '../postgres/sql.ts';
 import { hasSignalFile, removeSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
 import { formatLsn, parseLsn } from '../wal/lsn.ts';
-import { readControl, readHead, type Cluster } from './cluster.ts';
+import { readControl, readHead, type Cluster, readNode } from './cluster.ts';
 import { checkDatabase } from './configure.ts';
 import { crashPoint } from './crash-points.ts';
 import { stopForFlush, type EndedSessions, type FlushStep } from './flush-server.ts';
@@ -151,8 +150,7 @@ async function onPurpose<T>(cluster: Cluster, work: () => Promise<T>): Promise<T
 
 async function sayPurpose(cluster: Cluster): Promise<boolean> {
   const control = await readControl(cluster);
-  const key = keys.node(cluster.partition, control.primary ?? '');
-  const row = (await cluster.vault.manifest.get(key)) as NodeRow | undefined;
+  const row = control.primary === null ? undefined : await readNode(cluster, control.primary);
   const at = new Date();
   const standing = control.maintenance;
   if (leaseOf(control, row) === undefined || control.role !== 'active') return false;

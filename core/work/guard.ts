@@ -15,6 +15,7 @@ import { decideGuard, type GuardDecision } from '../cluster/decide-rejoin.ts';
 import { startLimit } from '../cluster/lease.ts';
 import { readControl, readPgdata, runningServer, type Pgdata } from '../postgres/pgdata.ts';
 import { recoveryMode, writeSignalFile } from '../postgres/signal-files.ts';
+import { IN_ARCHIVE_RECOVERY } from '../wal/control-file.ts';
 import { historyName, parseWalName } from '../wal/name.ts';
 import { readControl as readVaultControl, type Cluster } from './cluster.ts';
 import { reportNode } from './heartbeat.ts';
@@ -34,9 +35,6 @@ import { forgetLease, keepLease, readLease } from './lease-file.ts';
 import { needWatchdog, renewLease, type LeaseTerms } from './lease.ts';
 import { readVaultFacts } from './vault-facts.ts';
 import { settle, writerOf, type WriterSeat } from './writer.ts';
-
-/** DBState "in archive recovery". */
-const IN_ARCHIVE_RECOVERY = 5;
 
 export type GuardReport = {
   /** A half-done promotion was found and undone: the server starts read-only, as it was. */

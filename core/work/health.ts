@@ -2,11 +2,11 @@
  * Status and what a check needs beside it, of one cluster or of all that a vault holds. Few rows of each, whatever the number of segments.
  */
 import type { CheckFacts } from '../cluster/decide-check.ts';
-import { keys, type BackupRow, type NodeRow } from '../cluster/facts.ts';
+import type { BackupRow, NodeRow } from '../cluster/facts.ts';
 import { VaultError } from '../errors.ts';
 import type { Vault } from '../vault/vault.ts';
 import { listClusters } from './cluster-list.ts';
-import { listRows, openCluster, readHead, type Cluster } from './cluster.ts';
+import { listRows, openCluster, readHead, type Cluster, readNode } from './cluster.ts';
 import { readStatus, type Status } from './status.ts';
 
 export type Health = {
@@ -21,11 +21,7 @@ export type Health = {
 
 export async function readHealth(cluster: Cluster, now: Date): Promise<Health> {
   const status = await readStatus(cluster, now);
-  const { manifest } = cluster.vault;
-  const primary =
-    status.primary === null
-      ? undefined
-      : ((await manifest.get(keys.node(cluster.partition, status.primary))) as NodeRow | undefined);
+  const primary = status.primary === null ? undefined : await readNode(cluster, status.primary);
   const backups = await listRows<BackupRow>(cluster, 'backup#');
   return {
     status,

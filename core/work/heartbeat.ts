@@ -5,7 +5,7 @@
 import { VaultError } from '../errors.ts';
 import { decideWriter } from '../cluster/decide-archive.ts';
 import { keys, type NodeRow } from '../cluster/facts.ts';
-import { asRow, changing, readControl, readHead, type Cluster } from './cluster.ts';
+import { asRow, changing, readControl, readHead, type Cluster, readNode } from './cluster.ts';
 import { inTurn, newNonce, settle, writerOf, type WriterSeat } from './writer.ts';
 
 /** Everything in a node's row that the node itself reports; absent members keep their value. */
@@ -45,10 +45,9 @@ export async function reportNode(
   isTrue: () => boolean = () => true,
 ): Promise<void> {
   const { manifest } = cluster.vault;
-  const key = keys.node(cluster.partition, report.name);
   await changing(
     async () => {
-      const seen = (await manifest.get(key)) as NodeRow | undefined;
+      const seen = await readNode(cluster, report.name);
       if (!isTrue()) return { result: undefined };
       const row: NodeRow = {
         ...(seen ?? newNodeRow(cluster, report.name)),

@@ -107,8 +107,11 @@ export function endBeats(file: string): void {
   fs.rmSync(file, { force: true });
 }
 
+/** A watchdog that beat no longer ago than this is alive, ms: it beats four times a second. */
+const BEAT_LIMIT_MS = 2000;
+
 /** The watchdog of this server, where it beat within `withinMs` and its process is there. */
-export function livingWatchdog(file: string, withinMs: number): WatchdogBeat | undefined {
+export function livingWatchdog(file: string, withinMs = BEAT_LIMIT_MS): WatchdogBeat | undefined {
   const beat = readRecord<WatchdogBeat>(file);
   if (beat === undefined || beat === 'torn') return undefined;
   return beat.boot === bootId() && bootMs() - beat.at <= withinMs && isThere(beat.pid) ? beat : undefined;

@@ -9,13 +9,11 @@ import { decideWatchdog, leaseAge, type KeptLease, type WatchdogFacts } from '..
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { killServer, serverProcesses, signalStop } from '../postgres/server.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
+import { IN_ARCHIVE_RECOVERY } from '../wal/control-file.ts';
 import { bootId, bootMs } from './boot-clock.ts';
 import { readLease } from './lease-file.ts';
 import { inWords, type Journal } from './journal.ts';
 import type { StatePaths } from './node-state.ts';
-
-/** DBState of pg_control: "in archive recovery". */
-const IN_ARCHIVE_RECOVERY = 5;
 
 export class LeaseStop {
   readonly #pgdata: string;

@@ -17,7 +17,7 @@ import {
 import type { Settings } from '../settings/read.ts';
 import { withLimit } from '../vault/time-limit.ts';
 import { bootMs } from './boot-clock.ts';
-import { asRow, changing, readControl, type Cluster } from './cluster.ts';
+import { asRow, changing, readControl, type Cluster, readNode } from './cluster.ts';
 import { newNodeRow, type NodeReport } from './heartbeat.ts';
 import { buildId } from './agent-socket.ts';
 import { endLease, keepLease, livingWatchdog, shortenLease } from './lease-file.ts';
@@ -43,9 +43,6 @@ export function leaseTerms(settings: Settings): LeaseTerms | undefined {
   return lease === 0 || watchdog === 'none' ? undefined : { ms: lease, watchdog };
 }
 
-/** A watchdog that beat no longer ago than this is alive, ms: it beats four times a second. */
-const BEAT_LIMIT_MS = 2000;
-
 /**
  * Renews the lease in the vault, and with it writes the node's row: the heartbeat of a primary with a lease.
  *
@@ -59,13 +56,9 @@ export async function renewLease(
   terms: LeaseTerms,
 ): Promise<{ sentAt: number; lease: Lease }> {
   const { manifest } = cluster.vault;
-  const key = keys.node(cluster.partition, report.name);
   return changing(
     async () => {
-      const [control, seen] = await Promise.all([
-        readControl(cluster),
-        manifest.get(key) as Promise<NodeRow | undefined>,
-      ]);
+      const [control, seen] = await Promise.all([readControl(cluster), readNode(cluster, report.name)]);
       const writerEpoch = seat.store.read()?.epoch ?? 0;
       const decision = decideRenewal(control, seen, { node: seat.node, writerEpoch, ...terms });
       if (decision.do === 'refuse') throw new VaultError(decision.code, decision.message);
@@ -170,7 +163,7 @@ export async function needWatchdog(
 ): Promise<void> {
   const build = buildId(paths.program);
   const isGood = () => {
-    const living = livingWatchdog(paths.watchdog, BEAT_LIMIT_MS);
+    const living = livingWatchdog(paths.watchdog);
     return living !== undefined && living.at > since && (living.build === build || watchdog === 'systemd');
   };
   if (isGood()) return;

@@ -5,7 +5,16 @@
 import { VaultError } from '../errors.ts';
 import { keys, type HoldsRow, type NodeRow } from '../cluster/facts.ts';
 import { type Change } from '../vault/manifest.ts';
-import { asRow, changing, eventRow, listRows, readControl, readHead, type Cluster } from './cluster.ts';
+import {
+  asRow,
+  changing,
+  eventRow,
+  listRows,
+  readControl,
+  readHead,
+  type Cluster,
+  readNode,
+} from './cluster.ts';
 import { newNodeRow } from './heartbeat.ts';
 import { readHolds } from './holds.ts';
 import { readStatus, type NodeStatus } from './status.ts';
@@ -114,17 +123,13 @@ export async function dropNode(cluster: Cluster, node: string, now: Date = new D
   return changing<Dropped>(
     async () => {
       // our own answer was lost: the row is gone because of us
-      if (dropped && (await rowOf(cluster, node)) === undefined) return { result: dropped };
+      if (dropped && (await readNode(cluster, node)) === undefined) return { result: dropped };
       const plan = await planDrop(cluster, node, now);
       dropped = { node, holds: plan.holds };
       return { result: dropped, changes: plan.changes };
     },
     (changes) => cluster.vault.manifest.transact(changes),
   );
-}
-
-async function rowOf(cluster: Cluster, node: string): Promise<NodeRow | undefined> {
-  return (await cluster.vault.manifest.get(keys.node(cluster.partition, node))) as NodeRow | undefined;
 }
 
 async function planDrop(
@@ -134,7 +139,7 @@ async function planDrop(
 ): Promise<{ holds: string[]; changes: Change[] }> {
   const control = await readControl(cluster);
   const { promotion } = await readHead(cluster);
-  const row = await rowOf(cluster, node);
+  const row = await readNode(cluster, node);
   if (row === undefined)
     throw new VaultError('refused', `no node ${node} is known to cluster ${cluster.name}`, {
       hint: `'walvault node list' shows them.`,

@@ -2,8 +2,8 @@
  * A target of a promotion outlasts the lease of the old primary: until that node has said that its server is stopped, or the time is over by
  * what the target itself saw go by. From the trigger's commit on nobody renews that lease, so it ends no later than it would have then.
  */
-import { keys, type NodeRow, type Promotion } from '../cluster/facts.ts';
-import { asRow, readControl, type Cluster } from './cluster.ts';
+import type { NodeRow, Promotion } from '../cluster/facts.ts';
+import { asRow, readControl, type Cluster, readNode } from './cluster.ts';
 
 /** Between two looks at the old primary's row, ms. */
 const LOOK_MS = 250;
@@ -25,8 +25,7 @@ export class OldLease {
     if (!this.#isOver && now - this.#since >= after.ms) this.#isOver = true;
     if (!this.#isOver && now - this.#lookedAt >= LOOK_MS) {
       this.#lookedAt = now;
-      const key = keys.node(cluster.partition, after.node);
-      const row = (await cluster.vault.manifest.get(key)) as NodeRow | undefined;
+      const row = await readNode(cluster, after.node);
       this.#isOver = row?.lease?.released === true;
     }
     const leftMs = after.ms - (now - this.#since);
@@ -46,7 +45,7 @@ export async function releaseLease(cluster: Cluster, node: string): Promise<bool
   const { manifest } = cluster.vault;
   const control = await readControl(cluster);
   if (control.primary === node) return false;
-  const row = (await manifest.get(keys.node(cluster.partition, node))) as NodeRow | undefined;
+  const row = await readNode(cluster, node);
   if (!row?.lease || row.lease.released === true) return false;
   const released: NodeRow = { ...row, rev: row.rev + 1, lease: { ...row.lease, released: true } };
   const outcome = await manifest.transact([{ do: 'put', row: asRow(released), when: { rev: row.rev } }]);

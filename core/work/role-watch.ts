@@ -12,6 +12,7 @@ import { readControl as readControlFile, runningServer } from '../postgres/pgdat
 import { runCommandLine } from '../postgres/run-command.ts';
 import { stopServer } from '../postgres/server.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
+import { IN_ARCHIVE_RECOVERY, IN_PRODUCTION } from '../wal/control-file.ts';
 import type { Settings } from '../settings/read.ts';
 import { putEvent, readControl, readHead, type Cluster } from './cluster.ts';
 import { reportNode } from './heartbeat.ts';
@@ -26,10 +27,6 @@ const STOP_LOOK_MS = 1000;
 export const FAST_STOP_MS = 10_000;
 /** The same for the immediate one; then it is reported, and tried again. */
 const IMMEDIATE_STOP_MS = 10_000;
-
-/** DBState of pg_control: "in archive recovery" and "in production". */
-const IN_ARCHIVE_RECOVERY = 5;
-const IN_PRODUCTION = 6;
 
 export class RoleWatch {
   readonly #context: NodeContext;

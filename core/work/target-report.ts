@@ -5,10 +5,10 @@
  * the next line fails now and then.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { keys, type Control, type Head, type NodeRow } from '../cluster/facts.ts';
+import type { Control, Head, NodeRow } from '../cluster/facts.ts';
 import { gapAfter, placeOfNode, type LiveGap } from '../cluster/gaps.ts';
 import { readBranch } from './branch.ts';
-import { readControl, type Cluster } from './cluster.ts';
+import { readControl, type Cluster, readNode } from './cluster.ts';
 import { readLiveGaps } from './gap-rows.ts';
 
 /** What a decision about a target goes by. `node` undefined: nobody of that name is known; `gap`: the first that it has not passed. */
@@ -23,7 +23,7 @@ export type TargetFacts = {
 export async function readTarget(cluster: Cluster, to: string): Promise<TargetFacts> {
   const control = await readControl(cluster);
   const branch = await readBranch(cluster);
-  const node = (await cluster.vault.manifest.get(keys.node(cluster.partition, to))) as NodeRow | undefined;
+  const node = await readNode(cluster, to);
   const { head } = branch;
   if ((head.gap ?? null) === null || node === undefined) return { control, head, node, gap: undefined };
   const live = await readLiveGaps(cluster, branch);
@@ -46,7 +46,7 @@ export async function untilReported(
   const deadline = performance.now() + limitMs;
   for (let said = false; performance.now() < deadline; said = true) {
     signal?.throwIfAborted();
-    const node = (await cluster.vault.manifest.get(keys.node(cluster.partition, to))) as NodeRow | undefined;
+    const node = await readNode(cluster, to);
     if (node?.role !== 'standby' || node.consistent || node.trouble !== null) return;
     if (!said) onWait?.();
     await sleep(200);

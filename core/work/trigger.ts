@@ -4,10 +4,10 @@
  */
 import { VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
-import { keys, type Control, type NodeRow, type Promotion, type TriggerMode } from '../cluster/facts.ts';
+import { keys, type Promotion, type TriggerMode } from '../cluster/facts.ts';
 import { gapText } from '../cluster/gaps.ts';
 import { leaseToOutlast } from '../cluster/lease.ts';
-import { asRow, changing, eventChange, newId, type Cluster } from './cluster.ts';
+import { asRow, changing, eventChange, newId, type Cluster, readNode } from './cluster.ts';
 import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
 import type { Change } from '../vault/manifest.ts';
@@ -35,11 +35,6 @@ export type TriggerOptions = {
   judge?: (facts: TargetFacts) => Promise<readonly Change[]>;
 };
 
-async function readPrimary(cluster: Cluster, { primary }: Control): Promise<NodeRow | undefined> {
-  if (primary === null) return undefined;
-  return (await cluster.vault.manifest.get(keys.node(cluster.partition, primary))) as NodeRow | undefined;
-}
-
 /**
  * @returns the promotion as it was committed, state 'triggered'
  * @throws VaultError refused (with the reason) | unreachable: the trigger may have been committed, `status` tells
@@ -59,7 +54,7 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
       const after = leaseToOutlast(
         control,
         head,
-        await readPrimary(cluster, control),
+        control.primary === null ? undefined : await readNode(cluster, control.primary),
         options.primaryDown === true,
       );
       const decision = decideTrigger(control, head, target, { id, at, ...options, after }, gap);

@@ -79,7 +79,7 @@ async function takeOver(paths: StatePaths, build: string) {
   for (;;) {
     const lock = await takeNodeLock(paths.watchdogLock, 100);
     if (lock !== undefined) return lock;
-    const living = livingWatchdog(paths.watchdog, 8 * EVERY_MS);
+    const living = livingWatchdog(paths.watchdog);
     if (living?.build === build || performance.now() > deadline) return undefined;
     // of another build, or without a sign of life: its lock is free as soon as it is dead
     const pid = living?.pid ?? livingWatchdog(paths.watchdog, Infinity)?.pid;

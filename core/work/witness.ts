@@ -30,7 +30,6 @@ import {
   keys,
   type Control,
   type Head,
-  type NodeRow,
   type VaultRef,
   type WitnessPolicy,
   type WitnessRow,
@@ -39,7 +38,7 @@ import { leaseOf, silenceNeeded } from '../cluster/lease.ts';
 import type { EventKind } from '../cluster/event-kinds.ts';
 import type { Change } from '../vault/manifest.ts';
 import { withLimit } from '../vault/time-limit.ts';
-import { asRow, changing, eventChange, readControl, type Cluster } from './cluster.ts';
+import { asRow, changing, eventChange, readControl, type Cluster, readNode } from './cluster.ts';
 import type { DirectWay } from './direct.ts';
 import { openKnown } from './peer.ts';
 import { takeOver } from './takeover.ts';
@@ -188,8 +187,7 @@ class Witness {
   ): Promise<Change[]> {
     const refuse = (why: string) => new VaultError('refused', `the witness does not trigger: ${why}`);
     const name = seen.control.primary ?? '';
-    const primary = (await cluster.vault.manifest.get(keys.node(cluster.partition, name))) as
-      NodeRow | undefined;
+    const primary = await readNode(cluster, name);
     if (primary === undefined || signOf({ control, head, primary }) !== signOf(seen))
       throw refuse(`${name} was heard again`);
     const nowMs = Date.now();
