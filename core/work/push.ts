@@ -104,8 +104,11 @@ export class Pusher {
    */
   async archive(name: string, file: string): Promise<string | undefined> {
     if (readLocalWord(this.#context.paths) !== undefined) {
-      if (!this.#jobs.has(name)) this.#add(name, file);
-      return (await this.#ignoreAll()).get(name);
+      const job = this.#jobs.get(name) ?? this.#add(name, file);
+      await this.#ignoreAll();
+      // Another look at the same time may have had it in hand, or the vault: whoever took it has said what became of it.
+      await job.done;
+      return job.notice;
     }
     const deadline = Date.now() + this.#context.settings.archiveTimeout;
     if (this.#paused !== undefined && this.refusal !== undefined && Date.now() < this.#paused.until)
@@ -136,11 +139,9 @@ export class Pusher {
 
   /**
    * `archiving off --local`: everything that waits is ignored, written down here, and its marker says so. What is still under way to the
-   * vault may land: it is there then, and nothing is declared of it.
-   *
-   * @returns the lines for the server's log, by name
+   * vault may land: it is there then, and nothing is declared of it. Several may be under way: each job is taken by one of them.
    */
-  async #ignoreAll(): Promise<Map<string, string>> {
+  async #ignoreAll(): Promise<void> {
     const { pgdata, paths } = this.#context;
     const { segmentSize } = await readControlFile(pgdata);
     const cluster = await Promise.race([this.#context.cluster().catch(() => undefined), sleep(0)]);
@@ -148,7 +149,7 @@ export class Pusher {
       if (!this.#jobs.has(name) && !fs.existsSync(this.#marker(name)))
         this.#add(name, path.join(pgdata, 'pg_wal', name));
     const jobs = this.#ordered();
-    if (jobs.length === 0) return new Map();
+    if (jobs.length === 0) return;
     const lines = new Map(jobs.map(({ name }) => [name, ignoredHereText(name, cluster ?? undefined)]));
     ignoreHere(paths, [...lines.keys()], segmentSize);
     for (const job of jobs) job.notice = lines.get(job.name)!;
@@ -162,7 +163,6 @@ export class Pusher {
     }
     this.#journal.state('push', `archiving is off here, by --local: what is ignored is written down`);
     this.#journal.count('ignored', jobs.length);
-    return lines;
   }
 
   /** What was ignored here is declared in the vault before anything else goes there. @throws VaultError */
@@ -220,7 +220,7 @@ export class Pusher {
   async scan(now = false): Promise<void> {
     if (this.#stopping) return;
     this.#tendIgnored();
-    if (readLocalWord(this.#context.paths) !== undefined) return void (await this.#ignoreAll());
+    if (readLocalWord(this.#context.paths) !== undefined) return this.#ignoreAll();
     if (this.#paused !== undefined && Date.now() < this.#paused.until) return;
     this.#paused = undefined;
     if (this.#stay.lane.kind === 'vault') this.#spill.tend();

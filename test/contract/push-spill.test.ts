@@ -13,6 +13,7 @@ import type { Vault } from '../../core/vault/vault.ts';
 import { armSpill, disarmSpill } from '../../core/work/arm.ts';
 import { openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { Journal } from '../../core/work/journal.ts';
+import { readIgnored, setLocalWord } from '../../core/work/local-off.ts';
 import type { NodeContext } from '../../core/work/node-context.ts';
 import { readText, statePaths, writerStore } from '../../core/work/node-state.ts';
 import { Pusher } from '../../core/work/push.ts';
@@ -23,6 +24,7 @@ import { names } from '../harness/promotions.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { segmentBytes } from '../harness/segments.ts';
 import { expectSound, memoryVault } from '../harness/two-vaults.ts';
+import { bytesOf, CLUSTERS } from '../unit/wal/samples.ts';
 
 const relay = (from: Cluster, to: Cluster) => relayPass(from, to, { backups: false });
 const segments = (from: number, to: number) =>
@@ -206,6 +208,23 @@ describe('spilling', () => {
     const results = await Promise.allSettled(answers.map(({ name, file }) => pusher.archive(name, file)));
     expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected']);
     expect(await names(A)).toEqual(segments(1, 2));
+  });
+
+  test('off by the word of the node: each request has its line, however many looks are under way beside it', async () => {
+    await archive(segment(1, 2));
+    mkdirSync(path.join(context.pgdata, 'global'));
+    writeFileSync(
+      path.join(context.pgdata, 'global', 'pg_control'),
+      bytesOf(CLUSTERS[0]!.cluster.production.control),
+    );
+    setLocalWord(context.paths, true, '2026-01-01T00:00:00Z');
+    const file = put(segment(1, 3));
+    const looks = [pusher.scan(true), pusher.scan(true)];
+    const lines = await Promise.all([1, 2].map(() => pusher.archive(segment(1, 3), file)));
+    await Promise.all(looks);
+    const line = expect.stringContaining(`archiving not active: ignoring pg_wal/${segment(1, 3)} `);
+    expect(lines).toEqual([line, line]);
+    expect(readIgnored(context.paths)).toEqual([{ from: segment(1, 3), to: segment(1, 3) }]);
   });
 
   test('what is not armed is not spilled', async () => {

@@ -5,7 +5,7 @@
  * them); PGBIN puts the machine's own in the place of its major version. They hold initdb, pg_ctl and postgres only.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
@@ -209,6 +209,19 @@ export class TestServer {
 
   async number(sql: string): Promise<number> {
     return Number(await this.value(sql));
+  }
+
+  /** Files with this status in pg_wal/archive_status, oldest first. */
+  archiveStatus(of: 'ready' | 'done'): string[] {
+    return readdirSync(path.join(this.pgdata, 'pg_wal/archive_status'))
+      .filter((file) => file.endsWith(`.${of}`))
+      .map((file) => file.slice(0, -of.length - 1))
+      .sort();
+  }
+
+  /** Until PostgreSQL takes all for archived that it has to archive. */
+  async allArchived(withinMs = 60_000): Promise<void> {
+    await waitFor('nothing waits to be archived', withinMs, () => this.archiveStatus('ready').length === 0);
   }
 
   async connect(): Promise<pg.Client> {

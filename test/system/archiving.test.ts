@@ -3,7 +3,7 @@
  *
  * @jest-environment ./test/harness/system-environment.cjs
  */
-import { existsSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync } from 'node:fs';
 import path from 'node:path';
 import { gapOf } from '../../core/cluster/gaps.ts';
 import { nextSegment, segmentStart } from '../../core/wal/name.ts';
@@ -58,10 +58,7 @@ describe.each(pairs)('archiving off and on: $title', (pair) => {
       names.push(String(await db1.value('SELECT pg_walfile_name(pg_current_wal_insert_lsn())')));
       await db1.query('SELECT pg_switch_wal()');
     }
-    const status = path.join(db1.pgdata, 'pg_wal/archive_status');
-    await waitFor('nothing waits to be archived', 60_000, () =>
-      readdirSync(status).every((file) => !file.endsWith('.ready')),
-    );
+    await db1.allArchived();
     return names;
   }
 

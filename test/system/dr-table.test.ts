@@ -4,7 +4,7 @@
  *
  * @jest-environment ./test/harness/system-environment.cjs
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import type { OtherVault } from '../../core/work/other-vaults.ts';
 import type { Status } from '../../core/work/status.ts';
@@ -125,7 +125,7 @@ describe.each(pairs)('a primary, a standby and a DR node on $title', (pair) => {
     await waitFor('WAL that waits in pg_wal', 120_000, async () => {
       await db1.query('SELECT pg_switch_wal()');
       const failed = await db1.number('SELECT failed_count FROM pg_stat_archiver');
-      return failed > 0 && waiting(db1).length >= 3;
+      return failed > 0 && db1.archiveStatus('ready').length >= 3;
     });
     await goesOn();
     const upTo = written();
@@ -161,7 +161,7 @@ describe.each(pairs)('a primary, a standby and a DR node on $title', (pair) => {
       const [here, there] = [await statusOf('A'), await statusOf('B')];
       return [here, there].every(({ relays }) => relays[0]?.trouble === null);
     });
-    expect(waiting(db1).length).toBeLessThan(3);
+    expect(db1.archiveStatus('ready').length).toBeLessThan(3);
   });
 
   /** Rows that went with a server: those that no whole segment had taken away. @param fork  where its branch ended */
@@ -247,13 +247,6 @@ describe.each(pairs)('a primary, a standby and a DR node on $title', (pair) => {
     expect(await relay.stop()).toBe(0);
   });
 });
-
-/** WAL that PostgreSQL has still to archive. */
-function waiting(server: TestServer): string[] {
-  return readdirSync(path.join(server.pgdata, 'pg_wal/archive_status')).filter((name) =>
-    name.endsWith('.ready'),
-  );
-}
 
 function lastLines(file: string): string {
   return existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n').slice(-5).join('\n') : '';

@@ -3,7 +3,7 @@
  *
  * @jest-environment ./test/harness/system-environment.cjs
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { onePair } from '../harness/pairs.ts';
 import type { TestServer } from '../harness/postgres.ts';
@@ -12,14 +12,6 @@ import { TestSite } from '../harness/site.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
 
 const pair = onePair(0);
-
-/** Names of pg_wal/archive_status with this ending, without it. */
-function statusOf(server: TestServer, ending: '.ready' | '.done'): string[] {
-  return readdirSync(path.join(server.pgdata, 'pg_wal/archive_status'))
-    .filter((name) => name.endsWith(ending))
-    .map((name) => name.slice(0, -ending.length))
-    .sort();
-}
 
 describe(`pushing ahead on ${pair.title}`, () => {
   let site: TestSite;
@@ -36,7 +28,7 @@ describe(`pushing ahead on ${pair.title}`, () => {
   /** What PostgreSQL believes archived is in the vault. */
   async function nothingIsClaimed(): Promise<void> {
     const { wal, histories } = await site.contents();
-    const claimed = statusOf(db1, '.done').filter((name) => /^[0-9A-F]{24}$/.test(name));
+    const claimed = db1.archiveStatus('done').filter((name) => /^[0-9A-F]{24}$/.test(name));
     expect(claimed.filter((name) => !wal.has(name))).toEqual([]);
     expect(histories).toBeDefined();
   }
@@ -53,12 +45,12 @@ describe(`pushing ahead on ${pair.title}`, () => {
       await db1.query('INSERT INTO filling SELECT generate_series(1, 10)');
       await db1.query('SELECT pg_switch_wal()');
     }
-    const ready = statusOf(db1, '.ready');
+    const ready = db1.archiveStatus('ready');
     expect(ready.length).toBeGreaterThanOrEqual(64);
     const starts = site.countNodeStarts('db1');
     await db1.query(`ALTER SYSTEM SET archive_command = '${command.replaceAll("'", "''")}'`);
     await db1.reload();
-    await waitFor('64 segments are archived', 60_000, () => statusOf(db1, '.ready').length === 0);
+    await db1.allArchived();
     const { wal } = await site.contents();
     expect(ready.filter((name) => !wal.has(name))).toEqual([]);
     const started = readFileSync(starts, 'utf8').trim().split('\n');
@@ -107,7 +99,7 @@ describe(`pushing ahead on ${pair.title}`, () => {
       await db1.start();
       await db1.query('INSERT INTO filling VALUES (1)');
       await site.archiveNow('db1');
-      await waitFor('all is archived', 60_000, () => statusOf(db1, '.ready').length === 0);
+      await db1.allArchived();
       await nothingIsClaimed();
     },
   );

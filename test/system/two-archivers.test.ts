@@ -164,6 +164,7 @@ describe.each(others)('archiving to walvault and to $name', (other) => {
   });
 
   test('the other one down: counted, pg_wal keeps all, the vault stays up to date; nothing is missing afterwards', async () => {
+    await db1.allArchived(); // what an earlier test ended last would be the one that waits
     const before = await failures();
     other.goAway(site);
     const first = await endSegment();
@@ -180,6 +181,7 @@ describe.each(others)('archiving to walvault and to $name', (other) => {
   });
 
   test('walvault down: counted, the other one stays up to date up to the segment that waits; nothing is missing afterwards', async () => {
+    await db1.allArchived(); // what an earlier test ended last would be the one that waits
     const before = await failures();
     await site.vault.goAway('refuse');
     const segments = [await endSegment(), await endSegment()];
