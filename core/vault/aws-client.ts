@@ -78,8 +78,6 @@ const DENIED = new Set([
   'InvalidClientTokenId',
   'InvalidSignatureException',
   'InvalidToken',
-  'KMS.DisabledException',
-  'KMS.NotFoundException',
   'MissingAuthenticationToken',
   'MissingAuthenticationTokenException',
   'NotSignedUp',
@@ -165,13 +163,25 @@ export function awsFailure(
       cause: error,
     });
   }
+  if (isKeyRefused(failure)) {
+    return new VaultError('denied', `cannot ${what} in ${store}, its encryption key is refused: ${reason}`, {
+      hint: 'enable the key again, or cancel its deletion (aws kms enable-key, aws kms cancel-key-deletion): what lies there cannot be read without it.',
+      cause: error,
+    });
+  }
   if (DENIED.has(failure.name) || status === 401 || status === 403) {
     return new VaultError('denied', `may not ${what} in ${store}: ${reason}`, {
       hint: deniedHint(failure, place),
       cause: error,
     });
   }
-  if (LATER.has(failure.name) || status >= 500 || status === 429 || isNetworkFailure(failure)) {
+  if (
+    LATER.has(failure.name) ||
+    isKeyBusy(failure.name) ||
+    status >= 500 ||
+    status === 429 ||
+    isNetworkFailure(failure)
+  ) {
     return new VaultError('unreachable', `cannot ${what}: ${store} does not answer: ${reason}`, {
       hint: `look whether ${place.endpoint ?? process.env['AWS_ENDPOINT_URL'] ?? 'AWS'} can be reached from here (network, proxy, security group).`,
       cause: error,
@@ -179,6 +189,14 @@ export function awsFailure(
   }
   return error;
 }
+
+/**
+ * S3 passes on what KMS says of the key as `KMS.` and its name for it, with status 400: disabled, gone, about to be deleted, of another use.
+ * What passes by itself is none of it. https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html
+ */
+const isKeyRefused = ({ name }: AwsFailure): boolean => name.startsWith('KMS.') && !isKeyBusy(name);
+const isKeyBusy = (name: string): boolean =>
+  /^KMS\..*(Throttl|LimitExceeded|Internal|Timeout|Unavailable)/.test(name);
 
 /** Whether the answer may be lost while the request was carried out. */
 export function isAnswerLost(error: unknown): boolean {
@@ -218,5 +236,7 @@ function deniedHint(failure: AwsFailure, place: AwsPlace): string {
   }
   if (/expired|refresh/i.test(failure.name))
     return `the token has expired; tried was ${source}. Renew it (aws sso login).`;
+  if (/\bkms:/i.test(failure.message))
+    return `tried was ${source}; it needs kms:GenerateDataKey and kms:Decrypt on the key of the bucket, and kms:Decrypt on that of the table.`;
   return `tried was ${source}; see docs/reference.md for the rights that a node needs.`;
 }

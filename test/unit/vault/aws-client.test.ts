@@ -21,6 +21,12 @@ test.each([
   ],
   ['denied', failure('RequestTimeTooSkewed', 'The difference between the request time …', 403)],
   ['denied', failure('403', 'UnknownError', 403)],
+  ['denied', failure('KMS.DisabledException', 'arn:aws:kms:… is disabled.', 400)],
+  ['denied', failure('KMS.NotFoundException', 'Invalid keyId', 400)],
+  ['denied', failure('KMS.KMSInvalidStateException', 'arn:aws:kms:… is pending deletion.', 400)],
+  ['denied', failure('KMS.InvalidKeyUsageException', 'arn:aws:kms:… is not of ENCRYPT_DECRYPT', 400)],
+  ['unreachable', failure('KMS.ThrottlingException', 'You have exceeded the rate', 400)],
+  ['unreachable', failure('KMS.KeyUnavailableException', 'the key cannot be used now', 400)],
   ['unconfigured', failure('NoSuchBucket', 'The specified bucket does not exist', 404)],
   ['unconfigured', failure('ResourceNotFoundException', 'Requested resource not found', 400)],
   ['unconfigured', failure('PermanentRedirect', 'The bucket you are attempting to access …', 301)],
@@ -40,6 +46,21 @@ test.each([
     code,
     hint: expect.any(String),
     cause: error,
+  });
+});
+
+test.each([
+  ['KMS.KMSInvalidStateException', 400, 'arn:aws:kms:… is pending deletion.', 'cancel-key-deletion'],
+  [
+    'AccessDenied',
+    403,
+    'not authorized to perform: kms:GenerateDataKey on this resource',
+    'kms:GenerateDataKey',
+  ],
+])('what is wrong with the key is said as such: %s', (name, status, message, hint) => {
+  expect(explained(failure(name, message, status))).toMatchObject({
+    code: 'denied',
+    hint: expect.stringContaining(hint),
   });
 });
 
