@@ -1,7 +1,7 @@
 /**
  * The launcher behind `npm start` and `npm test`: from a fresh clone, under the person's own Node 20 or newer.
  *
- *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:lambdas|test:infra|test:system|test:matrix|test:crashes|docs|package|deploy|… [arguments]
+ *   node bin/launcher/run.mjs demo|test|test:unit|test:contract|test:lambdas|test:infra|test:system|test:systemd|test:matrix|test:crashes|docs|package|deploy|… [arguments]
  *
  * Installs what is missing, builds dist/, and runs the command under Node 24, as an ordinary user where it was started
  * as root. Exit status and signals are those of the command.
@@ -71,6 +71,8 @@ const COMMANDS = {
     needs: ['postgres', 'installMinistack', 'installFullPostgres'],
     workers: 2,
   }),
+  // As root where root starts it, for nobody else can give a systemd namespaces of its own; skipped where there is none
+  'test:systemd': { ...jest(['test/systemd']), staysRoot: true },
   // Many runs of jest, each with arguments of its own (matrix.mjs)
   'test:matrix': {
     ...jest([], { needs: ['postgres', 'installMinistack', 'installFullPostgres'], workers: 2 }),
@@ -101,7 +103,7 @@ async function main() {
     throw new Error(`Node 20 or newer is needed; this is ${process.version}`);
 
   const { runAs = run } = command;
-  const user = isRoot() && !command.writesCheckout ? chooseUser() : undefined;
+  const user = isRoot() && !command.writesCheckout && !command.staysRoot ? chooseUser() : undefined;
   install(root);
   await import(pathToFileURL(path.join(root, 'bin/launcher/build.mjs')).href);
   if (command.needs.includes('postgres')) install(postgresFolder);

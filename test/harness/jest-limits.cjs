@@ -5,6 +5,7 @@
 const { testPath } = expect.getState();
 
 if (/[\\/]test[\\/]system[\\/]/.test(testPath)) jest.setTimeout(900_000);
+else if (/[\\/]test[\\/]systemd[\\/]/.test(testPath)) jest.setTimeout(900_000);
 else if (/[\\/]test[\\/]infra[\\/]/.test(testPath)) jest.setTimeout(900_000);
 else if (/[\\/]test[\\/]contract[\\/]/.test(testPath)) jest.setTimeout(60_000);
 else if (/[\\/]test[\\/]lambdas[\\/]/.test(testPath)) jest.setTimeout(180_000);
