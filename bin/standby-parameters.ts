@@ -1,4 +1,5 @@
 /** What both `standby` commands take for the new standby's PostgreSQL, and what they say at the end. */
+import { controlWords } from '../core/postgres/control-words.ts';
 import { VaultError } from '../core/errors.ts';
 import type { Standby } from '../core/work/standby.ts';
 import type { StandbyParameters } from '../core/work/standby-files.ts';
@@ -44,7 +45,7 @@ export function parametersOf(context: Context, byDefault?: 'hot'): StandbyParame
 export function tellStandby(context: Context, made: Standby): void {
   for (const notice of made.notices) context.say(`notice: ${notice}`);
   context.next(
-    { says: 'start it', line: ['pg_ctl', '-D', made.pgdata, '-l', `${made.pgdata}.log`, 'start'] },
+    { says: 'start it', line: controlWords(made.pgdata, 'start', `${made.pgdata}.log`) },
     { says: 'see it follow', line: context.command('status', ['vault', 'cluster']) },
   );
 }

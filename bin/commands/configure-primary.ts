@@ -1,4 +1,5 @@
 /** `walvault configure primary`: has the primary's PostgreSQL archive into the vault. */
+import { controlWords } from '../../core/postgres/control-words.ts';
 import { armSpill, disarmSpill } from '../../core/work/arm.ts';
 import { openCluster, readControl, type Cluster } from '../../core/work/cluster.ts';
 import { configurePrimary, type Configured, type Installation } from '../../core/work/configure.ts';
@@ -104,15 +105,15 @@ function tellDue(context: Context, done: Configured, pgdata: string, node: strin
   if (!done.running)
     context.next({
       says: 'the server is stopped; start it with the new parameters',
-      line: ['pg_ctl', '-D', pgdata, 'start'],
+      line: controlWords(pgdata, 'start'),
     });
   else if (done.due === 'restart')
     context.next({
       says: 'a RESTART is due before anything is archived',
-      line: ['pg_ctl', '-D', pgdata, 'restart'],
+      line: controlWords(pgdata, 'restart'),
     });
   else if (done.due === 'reload')
-    context.next({ says: 'a reload is due', line: ['pg_ctl', '-D', pgdata, 'reload'] });
+    context.next({ says: 'a reload is due', line: controlWords(pgdata, 'reload') });
   else context.say('the server has read it: it archives into the vault from now on');
   context.next({
     says: 'then take a base backup, which proves that WAL arrives',

@@ -1,4 +1,5 @@
 /** `walvault doctor`: what is wrong, and what to do about it. */
+import { controlWords, type ControlAction } from '../../core/postgres/control-words.ts';
 import type { Commands } from '../../core/cluster/examine-node.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import { examineAll, type NodeFound } from '../../core/work/doctor.ts';
@@ -88,11 +89,9 @@ function commandsFor(context: Context, found: NodeFound): Commands {
         ['--pgdata', pgdata, ...more],
       ),
     );
-  const pgCtl = (...more: string[]) => line(['pg_ctl', '-D', pgdata, ...more]);
-  const start = pgCtl('-l', `${pgdata}.log`, 'start');
-  const restart = pgCtl('-l', `${pgdata}.log`, 'restart');
-  const around = (work: string) =>
-    found.runs ? `${pgCtl('stop', '-m', 'fast')} && ${work} && ${start}` : work;
+  const control = (action: ControlAction) => line(controlWords(pgdata, action, `${pgdata}.log`));
+  const [start, restart] = [control('start'), control('restart')];
+  const around = (work: string) => (found.runs ? `${control('stop')} && ${work} && ${start}` : work);
   const configure = found.isStandby
     ? around(command('standby configure', '--node', node))
     : command('configure primary', '--node', node);
@@ -100,7 +99,7 @@ function commandsFor(context: Context, found: NodeFound): Commands {
   return {
     ...{ configure, start, restart },
     configureRestart: found.isStandby || !found.runs ? configure : `${configure} && ${restart}`,
-    reload: pgCtl('reload'),
+    reload: control('reload'),
     backup: command('backup', '--node', node),
     guard: command('guard'),
     claim: command('claim', '--yes'),

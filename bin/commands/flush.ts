@@ -1,4 +1,5 @@
 /** `walvault flush`: stops the primary with everything in the vault, and back again. */
+import { controlWords } from '../../core/postgres/control-words.ts';
 import { VaultError } from '../../core/errors.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import type { SettingName } from '../../core/settings/settings.ts';
@@ -106,7 +107,7 @@ async function undo(context: Context): Promise<void> {
         : `nothing to undo: no flush of ${node} stands`,
   );
   if (done.undone || done.removedSignal)
-    context.next({ says: 'start it', line: ['pg_ctl', '-D', pgdata, 'start'] });
+    context.next({ says: 'start it', line: controlWords(pgdata, 'start') });
 }
 
 /** From flags and settings. @throws VaultError usage */

@@ -1,4 +1,5 @@
 /** `walvault rejoin`: the old primary becomes a standby of the new one. */
+import { controlWords } from '../../core/postgres/control-words.ts';
 import { readPgdata } from '../../core/postgres/pgdata.ts';
 import { formatLsn } from '../../core/wal/lsn.ts';
 import { checkIdentity, writerStore } from '../../core/work/node-state.ts';
@@ -101,7 +102,7 @@ The primary of the epoch is refused.`,
     );
     for (const notice of done.notices) context.say(`notice: ${notice}`);
     context.next(
-      { says: 'start it', line: ['pg_ctl', '-D', done.pgdata, '-l', `${done.pgdata}.log`, 'start'] },
+      { says: 'start it', line: controlWords(done.pgdata, 'start', `${done.pgdata}.log`) },
       { says: 'see it follow', line: context.command('status', ['vault', 'cluster']) },
     );
     if (salvaged.files.length > 0)

@@ -1,4 +1,5 @@
 /** `walvault switchover`: flush here, smart trigger there, one command with an account of each step. */
+import { controlWords } from '../../core/postgres/control-words.ts';
 import { VaultError } from '../../core/errors.ts';
 import { keys } from '../../core/cluster/facts.ts';
 import { openCluster, type Cluster } from '../../core/work/cluster.ts';
@@ -103,7 +104,7 @@ can be started: it is a standby, with no new base backup. The way back (switchba
         line: `walvault relay --from '${there.vault.url}' --to '${cluster.vault.url}' --cluster ${cluster.name} --follow`,
       });
     context.next(
-      { says: `start ${node}: it is a standby now, as it is`, line: ['pg_ctl', '-D', pgdata, 'start'] },
+      { says: `start ${node}: it is a standby now, as it is`, line: controlWords(pgdata, 'start') },
       { says: 'see where the cluster stands', line: context.command('status', ['vault', 'cluster']) },
     );
   },

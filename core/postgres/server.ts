@@ -10,6 +10,7 @@ import { access, constants, readdir, readFile, readlink } from 'node:fs/promises
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
+import { controlLine } from './control-words.ts';
 import { runningServer, type RunningServer } from './pgdata.ts';
 import { removeSignalFile, writeSignalFile } from './signal-files.ts';
 
@@ -194,7 +195,7 @@ function noProgram(program: string, cause: Error): VaultError {
 }
 
 function notRunning(pgdata: string): VaultError {
-  return new VaultError('refused', `no server runs on ${pgdata}`, { hint: `pg_ctl -D '${pgdata}' start` });
+  return new VaultError('refused', `no server runs on ${pgdata}`, { hint: controlLine(pgdata, 'start') });
 }
 
 function signalFailure(server: RunningServer, cause: unknown): VaultError {

@@ -11,6 +11,7 @@ import { realpath } from 'node:fs/promises';
 import os from 'node:os';
 import { Client, DatabaseError } from 'pg';
 import { VaultError } from '../errors.ts';
+import { controlLine } from './control-words.ts';
 import { readPgdata, type Pgdata } from './pgdata.ts';
 
 /** What a person may say of the connection; each is optional. */
@@ -133,7 +134,7 @@ function placeOf(pgdata: Pgdata | undefined, { settings = {}, env = process.env 
     !env.PGPORT
   ) {
     throw new VaultError('unreachable', `no server runs on ${pgdata.path}`, {
-      hint: `Start it (pg_ctl -D '${pgdata.path}' start), or say with PGHOST and PGPORT where it is.`,
+      hint: `Start it (${controlLine(pgdata.path, 'start')}), or say with PGHOST and PGPORT where it is.`,
     });
   }
   const user = settings.pgUser ?? env.PGUSER;

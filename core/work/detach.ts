@@ -8,6 +8,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { VaultError } from '../errors.ts';
+import { controlLine } from '../postgres/control-words.ts';
 import { reloadServer, writeParameters } from '../postgres/auto-conf.ts';
 import type { Pgdata } from '../postgres/pgdata.ts';
 import { promote } from '../postgres/server.ts';
@@ -71,7 +72,7 @@ export async function checkDetach(cluster: Cluster, request: DetachRequest): Pro
   const marked = readDetached(paths);
   if (pgdata.running === undefined)
     throw new VaultError('refused', `no server runs on ${pgdata.path}`, {
-      hint: `Start the standby first: pg_ctl -D '${pgdata.path}' start`,
+      hint: `Start the standby first: ${controlLine(pgdata.path, 'start')}`,
     });
   const mode = await recoveryMode(pgdata.path);
   if (mode === 'archive' && isWaitNode(paths))

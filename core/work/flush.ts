@@ -16,6 +16,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inState, VaultError, type FailureCode } from '../errors.ts';
+import { controlLine } from '../postgres/control-words.ts';
 import { leaseOf } from '../cluster/lease.ts';
 import { archivingOff, decideUndo } from '../cluster/decide-flush.ts';
 import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
@@ -370,6 +371,6 @@ async function stateInWords(pgdata: string): Promise<string> {
     return `The server is still stopping, which cannot be taken back; nothing is flushed. Once it has stopped, run 'walvault flush' again, or start it as the primary. If it never ends: pg_ctl -D '${pgdata}' stop -m immediate, then start it; nothing is lost.`;
   if (running !== undefined) return 'Nothing is flushed: the server runs and takes connections.';
   if (!(await hasSignalFile(pgdata, 'standby.signal')))
-    return `Nothing is flushed: the server is stopped and may be started as the primary, as if nothing had been: pg_ctl -D '${pgdata}' start. Or run 'walvault flush' again: it goes on from here.`;
+    return `Nothing is flushed: the server is stopped and may be started as the primary, as if nothing had been: ${controlLine(pgdata, 'start')}. Or run 'walvault flush' again: it goes on from here.`;
   return `The server is stopped, and its next start is read-only. Run 'walvault flush' again to go on, or 'walvault flush --undo' to go back.`;
 }
