@@ -7,5 +7,5 @@ const { testPath } = expect.getState();
 if (/[\\/]test[\\/]system[\\/]/.test(testPath)) jest.setTimeout(900_000);
 else if (/[\\/]test[\\/]systemd[\\/]/.test(testPath)) jest.setTimeout(900_000);
 else if (/[\\/]test[\\/]infra[\\/]/.test(testPath)) jest.setTimeout(900_000);
-else if (/[\\/]test[\\/]contract[\\/]/.test(testPath)) jest.setTimeout(60_000);
 else if (/[\\/]test[\\/]lambdas[\\/]/.test(testPath)) jest.setTimeout(180_000);
+else jest.setTimeout(60_000); // unit and contract: a process that one starts has its second and more on a busy machine
