@@ -117,7 +117,8 @@ export function livingWatchdog(file: string, withinMs = BEAT_LIMIT_MS): Watchdog
   return beat.boot === bootId() && bootMs() - beat.at <= withinMs && isThere(beat.pid) ? beat : undefined;
 }
 
-function isThere(pid: number): boolean {
+/** A process of this number, whosever. */
+export function isThere(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

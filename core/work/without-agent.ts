@@ -10,6 +10,8 @@ import { statePaths } from './node-state.ts';
 
 /** An agent ends within a second; one that is in the middle of an upload takes a little longer. */
 const END_LIMIT_MS = 15_000;
+/** Between two times that it is asked, ms. */
+const ASK_EVERY_MS = 100;
 
 /**
  * Runs `work` with the agent's lock held. The next hook starts an agent again.
@@ -20,15 +22,18 @@ export async function withoutAgent<T>(stateDir: string, work: () => Promise<T>):
   if (!existsSync(stateDir)) return work();
   const paths = statePaths(stateDir);
   let lock = await takeNodeLock(paths.lock);
-  if (lock === undefined) {
+  const deadline = performance.now() + END_LIMIT_MS;
+  // Who has the lock is asked anew each time: one that has just started has it before it has said who it is, and of those that wait for the
+  // same lock (a hook or the watchdog has started them) one may be faster than this process.
+  while (lock === undefined) {
     const pid = await agentPid(paths.agent);
-    if (pid !== undefined) signalEnd(pid);
-    lock = await takeNodeLock(paths.lock, END_LIMIT_MS);
-    if (lock === undefined) {
+    if (performance.now() > deadline) {
       throw new VaultError('busy', `the agent of ${stateDir} (pid ${pid ?? 'unknown'}) does not end`, {
         hint: `Look into ${paths.log}; 'kill -9 ${pid ?? 'its pid'}' does no harm: nothing is lost by it.`,
       });
     }
+    if (pid !== undefined) signalEnd(pid);
+    lock = await takeNodeLock(paths.lock, ASK_EVERY_MS);
   }
   try {
     return await work();

@@ -11,6 +11,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { writeSettingsFile } from '../settings/file.ts';
+import { isThere } from './lease-file.ts';
 import { identityOf, replaceDurably, statePaths, type StatePaths } from './node-state.ts';
 
 export type InstallRequest = {
@@ -47,6 +48,7 @@ export async function installState(request: InstallRequest): Promise<Commands> {
     fs.mkdirSync(dir, { recursive: true, mode: 0o700 });
     fs.chmodSync(dir, 0o700);
     for (const each of [paths.spool, paths.word]) fs.mkdirSync(each, { recursive: true, mode: 0o700 });
+    sweepHalfWritten(dir);
     linkProgram(paths, request);
     await writeSettingsFile(paths.settings, request.settings);
     replaceDurably(paths.identity, `${JSON.stringify(identityOf(pgdata), null, 2)}\n`);
@@ -100,6 +102,14 @@ function checkPlace(pgdata: string, dir: string): void {
   throw new VaultError('usage', `the state directory ${dir} lies inside the data directory ${pgdata}`, {
     hint: `Choose a place beside it, for instance --state-dir '${pgdata}.walvault'.`,
   });
+}
+
+/** What a process that was killed was just about to put in the place of a file: `settings.toml.4711.new`, `identity.json.4711.tmp`. */
+function sweepHalfWritten(dir: string): void {
+  for (const name of fs.readdirSync(dir)) {
+    const pid = /\.(\d+)\.(?:new|tmp)$/.exec(name)?.[1];
+    if (pid !== undefined && !isThere(Number(pid))) fs.rmSync(path.join(dir, name), { force: true });
+  }
 }
 
 /**

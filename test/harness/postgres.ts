@@ -127,7 +127,9 @@ export class TestServer {
     { timeoutS = 60 * PATIENCE } = {},
   ): Promise<void> {
     if (this.pid() === undefined) return;
-    await this.control('stop', '-w', '-t', String(timeoutS), '-m', mode);
+    await this.control('stop', '-w', '-t', String(timeoutS), '-m', mode).catch((error: unknown) => {
+      if (this.pid() !== undefined) throw error; // else it went down by itself before pg_ctl had found it
+    });
   }
 
   async reload(): Promise<void> {

@@ -230,11 +230,11 @@ export class TestSite {
     return await this.viewOf(node).withCluster((cluster) => readStatus(cluster));
   }
 
-  /** Until the vault of `to` knows it as a standby that reached the end of its backup: before that it is no target. */
+  /** Until the vault of `to` knows it as a standby in order that reached the end of its backup, and no more as what it was before. */
   async canBeTarget(to: string): Promise<void> {
     await waitFor(`${to} can be a target`, 20_000, async () => {
       const [row] = await this.viewOf(to).rows(`node#${to}`);
-      return row?.['consistent'] === true;
+      return row?.['consistent'] === true && row['role'] === 'standby' && row['trouble'] === null;
     });
   }
 

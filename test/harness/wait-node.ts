@@ -50,16 +50,19 @@ export class WaitNode {
     });
   }
 
-  /** Until it has taken everything that the vault holds, and waits for what comes next. */
+  /** Until it has taken everything that the vault holds (a primary may end one more segment meanwhile), and waits for what comes next. */
   async waits(): Promise<number> {
-    const { lastSegment } = await this.site.status(this.name);
-    return this.waitsFor(following(lastSegment!, this.site.segmentMiB));
+    return waitFor(`${this.name} waits for what comes next`, 20_000, async () => {
+      const { lastSegment } = await this.site.status(this.name);
+      const command = this.command();
+      return command?.file === following(lastSegment!, this.site.segmentMiB) ? command.pid : undefined;
+    });
   }
 
   /** Ends the running segment of `from`, and until this node has taken it. */
   async takesWhatComes(from = 'db1'): Promise<string> {
     const name = await this.site.archiveNow(from);
-    await this.waitsFor(following(name, this.site.segmentMiB));
+    await this.waits();
     return name;
   }
 

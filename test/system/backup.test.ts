@@ -253,12 +253,15 @@ describe.each([
 
   test('a backup whose WAL does not arrive ends with a clear word and leaves nothing', async () => {
     archiver.paused = true;
-    await expect(takeBackup(archiver.cluster, { ...request, walLimitMs: 1000 })).rejects.toMatchObject({
-      code: 'unreachable',
-      message: expect.stringMatching(/[0-9A-F]{24} did not arrive in the vault within 1 s/),
-      hint: expect.stringContaining('archive_command'),
-    });
-    archiver.paused = false;
+    try {
+      await expect(takeBackup(archiver.cluster, { ...request, walLimitMs: 1000 })).rejects.toMatchObject({
+        code: 'unreachable',
+        message: expect.stringMatching(/[0-9A-F]{24} did not arrive in the vault within 1 s/),
+        hint: expect.stringContaining('archive_command'),
+      });
+    } finally {
+      archiver.paused = false;
+    }
     expect((await listBackups(archiver.cluster)).filter(({ state }) => state === 'running')).toEqual([]);
   });
 
@@ -293,8 +296,7 @@ describe.each([
     });
     expect((await listBackups(archiver.cluster)).at(-1)).toMatchObject({ state: 'failed' });
     const walSenders = () => primary.number('SELECT count(*) FROM pg_stat_replication');
-    for (let end = Date.now() + 10_000; (await walSenders()) > 0 && Date.now() < end;);
-    expect(await walSenders()).toBe(0);
+    await waitFor('the end of the stream', 10_000, async () => (await walSenders()) === 0);
   });
 
   test('a backup can be taken from a standby, whose signal file does not come back', async () => {

@@ -23,8 +23,8 @@ test('flush with a full vault', async () => {
     const filler = path.join(disk, 'filler');
     fill(filler);
     await db1.query('INSERT INTO kept SELECT generate_series(1, 1000)');
-    const flush = ['flush', '--pgdata', db1.pgdata, '--node', 'db1', '--yes', '--wait', '5s'];
-    const refused = await site.walvault(...flush);
+    const flush = ['flush', '--pgdata', db1.pgdata, '--node', 'db1', '--yes'];
+    const refused = await site.walvault(...flush, '--wait', '5s');
     expect(refused.status).not.toBe(0);
     expect(refused.stderr).toMatch(/no space left|did not arrive/);
     expect(refused.stderr).toContain('Nothing is flushed');

@@ -131,7 +131,8 @@ describe.each(others)('archiving to walvault and to $name', (other) => {
     site = await TestSite.open({
       pair: { major: other.major, vault: 'file' },
       segmentSizeMiB: 1,
-      walvault: { WALVAULT_ARCHIVE_TIMEOUT: '2s', WALVAULT_VAULT_TIMEOUT: '1s' },
+      // long enough for the hook that starts the agent: no failure is counted while all is well
+      walvault: { WALVAULT_ARCHIVE_TIMEOUT: '10s', WALVAULT_VAULT_TIMEOUT: '2s' },
     });
     db1 = await site.makePrimary();
     const push = await other.setUp(site, db1);

@@ -41,6 +41,20 @@ const calls = () =>
   fs.existsSync(`${root}/calls`) ? fs.readFileSync(`${root}/calls`, 'utf8').trim().split('\n').length : 0;
 const signal = (name: string, dir = pgdata) => fs.writeFileSync(path.join(dir, name), '');
 
+test('what a killed run had half written goes with the next one; what a living process writes stays', async () => {
+  await install(0);
+  const { pid: dead } = spawnSync('true');
+  const [left, living] = [
+    [`identity.json.${dead}.tmp`, `settings.toml.${dead}.new`],
+    [`writer.json.${process.pid}.tmp`, 'restartpoint.tmp'],
+  ];
+  for (const name of [...left, ...living]) signal(name, state);
+  const options = { pgdata, stateDir: state, settings: { node: 'db1' } };
+  await installState({ ...options, programRoot: root, nodeBinary: path.join(root, 'node') });
+  for (const name of left) expect([name, fs.existsSync(path.join(state, name))]).toEqual([name, false]);
+  for (const name of living) expect([name, fs.existsSync(path.join(state, name))]).toEqual([name, true]);
+});
+
 describe('archive', () => {
   const segment = () => path.join(pgdata, 'pg_wal', A);
 
