@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
 import { serverProcesses, stopServer } from '../postgres/server.ts';
+import { renewalLimit } from '../cluster/lease.ts';
 import { historyName } from '../wal/name.ts';
 import {
   answerOf,
@@ -184,7 +185,9 @@ class Agent {
   }
 
   async #finishInHand(): Promise<void> {
-    const until = Date.now() + IN_HAND_MS;
+    const { terms } = this.#lease; // which nobody renews meanwhile
+    const until =
+      Date.now() + (terms === undefined ? IN_HAND_MS : Math.min(IN_HAND_MS, renewalLimit(terms.ms)));
     await sleep(0);
     while (this.#inHand.size > 0 && Date.now() < until)
       await Promise.race([Promise.allSettled(this.#inHand), sleep(until - Date.now())]);
