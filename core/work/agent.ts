@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { readControl as readControlFile, runningServer } from '../postgres/pgdata.ts';
 import { recoveryMode } from '../postgres/signal-files.ts';
 import { serverProcesses, stopServer } from '../postgres/server.ts';
+import { renewalLimit } from '../cluster/lease.ts';
 import { historyName } from '../wal/name.ts';
 import {
   answerOf,
@@ -44,6 +45,11 @@ const GONE_MS = 3000;
 const FIRST_GONE_MS = 15_000;
 /** How long a new agent waits for the one that holds the lock to end, in ms. */
 const TAKE_OVER_MS = 5000;
+/**
+ * How long one that was asked to end works on what hooks wait for, in ms: a hook that hears nothing fails, and that counts with PostgreSQL.
+ * Less than the next agent waits for the lock.
+ */
+const IN_HAND_MS = 3000;
 
 /**
  * Runs until the server is gone, another version takes over, or the lock is another's (then at once, quietly).
@@ -99,6 +105,8 @@ class Agent {
   #finish = false;
   /** Asked to end, rather than its server gone: somebody waits for it. */
   #asked = false;
+  /** Answers that hooks wait for. */
+  readonly #inHand = new Set<Promise<AgentAnswer>>();
   #switchDue = false;
   #released = false;
   #opening: Promise<OpenOutcome> | undefined;
@@ -125,7 +133,7 @@ class Agent {
   }
 
   async run(): Promise<void> {
-    const server = await listenForRequests((request) => this.#handle(request));
+    const server = await listenForRequests((request) => this.#take(request));
     const about = { pid: process.pid, version: this.#version, startedAt: this.#startedAt.toISOString() };
     replaceDurably(this.#context.paths.agent, `${JSON.stringify(about)}\n`);
     this.#journal.state(
@@ -166,11 +174,23 @@ class Agent {
   }
 
   async #leave(server: net.Server): Promise<void> {
-    server.close();
+    // nobody new finds it; who has found it is heard
     fs.rmSync(this.#context.paths.socket, { force: true });
+    this.#pusher.finish();
+    if (this.#asked) await this.#finishInHand();
+    server.close();
     await this.#pusher.stop();
     this.#follower.words.clear(); // nobody refills them now: better asked than told what may no longer be true
     await Promise.race([this.#context.close(), sleep(1000)]);
+  }
+
+  async #finishInHand(): Promise<void> {
+    const { terms } = this.#lease; // which nobody renews meanwhile
+    const until =
+      Date.now() + (terms === undefined ? IN_HAND_MS : Math.min(IN_HAND_MS, renewalLimit(terms.ms)));
+    await sleep(0);
+    while (this.#inHand.size > 0 && Date.now() < until)
+      await Promise.race([Promise.allSettled(this.#inHand), sleep(until - Date.now())]);
   }
 
   /** Before a start: where systemd starts the agent ahead of the server. */
@@ -369,6 +389,13 @@ class Agent {
     this.#lookedAt = 0;
     this.#roles.expect();
     this.#wake?.();
+  }
+
+  #take(request: AgentRequest & { build: string | null }): Promise<AgentAnswer> {
+    const answer = this.#handle(request);
+    this.#inHand.add(answer);
+    void answer.finally(() => this.#inHand.delete(answer));
+    return answer;
   }
 
   async #handle(request: AgentRequest & { build: string | null }): Promise<AgentAnswer> {

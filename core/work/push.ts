@@ -69,6 +69,7 @@ export class Pusher {
   #sweptAt = 0;
   #tendedAt = 0;
   #declaring: Promise<number> | undefined;
+  #finishing = false;
   #stopping = false;
 
   constructor(context: NodeContext, journal: Journal) {
@@ -125,6 +126,7 @@ export class Pusher {
     while (
       this.#jobs.size > 0 &&
       this.#ahead < AHEAD &&
+      !this.#finishing &&
       this.#lastError === undefined &&
       Date.now() < until
     ) {
@@ -218,7 +220,7 @@ export class Pusher {
 
   /** Takes up what waits in archive_status. @param now  look even where a look was just taken */
   async scan(now = false): Promise<void> {
-    if (this.#stopping) return;
+    if (this.#finishing || this.#stopping) return;
     this.#tendIgnored();
     if (readLocalWord(this.#context.paths) !== undefined) return this.#ignoreAll();
     if (this.#paused !== undefined && Date.now() < this.#paused.until) return;
@@ -235,6 +237,11 @@ export class Pusher {
     }
     this.#pump();
     await this.#sweepMarkers(directory);
+  }
+
+  /** From now on only what was asked for, or taken up already; no answer waits for markers ahead. */
+  finish(): void {
+    this.#finishing = true;
   }
 
   /** Nothing new is begun; what is being committed is waited for. */

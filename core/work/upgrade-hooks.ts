@@ -8,7 +8,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
-import { askAgent, NoAgent } from './agent-socket.ts';
+import { askAgent, NoAgent, type AgentRequest } from './agent-socket.ts';
 import type { Identity } from './node-state.ts';
 import { checkIdentity, identityOf, statePaths } from './node-state.ts';
 import { linkProgram, wrapperTexts, writeWrappers, type InstallRequest } from './wrappers.ts';
@@ -26,7 +26,7 @@ export type Upgraded = {
   to: { root: string; version: string | null };
   /** Scripts whose text has changed. */
   wrappers: string[];
-  /** finished: it ends by itself as soon as it has nothing in hand; none: none ran. */
+  /** finished: it ends by itself as soon as it has nothing in hand, whoever told it; none: none ran. */
   agent: 'finished' | 'none' | 'kept';
   /** Why the vault could not be asked; null: it was, and takes this version. */
   unasked: string | null;
@@ -54,9 +54,12 @@ export async function upgradeHooks(request: UpgradeRequest): Promise<Upgraded> {
       agent: isMoved ? 'finished' : 'kept',
     };
   try {
+    // asked before the links: from then on a hook of the new version may be faster to end it
+    const runs = isMoved && (await hasAgent(stateDir));
     linkProgram(paths, request);
     const wrappers = writeWrappers(stateDir, identity.pgdata);
-    return { ...answer, wrappers, agent: isMoved ? await finishAgent(stateDir) : 'kept' };
+    if (isMoved) await finishAgent(stateDir);
+    return { ...answer, wrappers, agent: runs ? 'finished' : isMoved ? 'none' : 'kept' };
   } catch (cause) {
     if (cause instanceof VaultError) throw cause;
     throw new VaultError(
@@ -117,16 +120,20 @@ function differing(stateDir: string, pgdata: string): string[] {
 }
 
 /** An idle server calls no hook for long: its agent is told now. The next hook starts one of this version. */
-async function finishAgent(stateDir: string): Promise<Upgraded['agent']> {
+const finishAgent = (stateDir: string): Promise<boolean> => isHeard(stateDir, { op: 'finish' });
+
+const hasAgent = (stateDir: string): Promise<boolean> => isHeard(stateDir, { op: 'status' });
+
+/** False where no agent listens; one that hangs, or ends before it answers, has heard it all the same. */
+async function isHeard(stateDir: string, request: AgentRequest): Promise<boolean> {
   const before = process.cwd();
   process.chdir(stateDir); // a socket's path is short
   try {
-    await askAgent({ op: 'finish' }, null);
-    return 'finished';
+    await askAgent(request, null);
+    return true;
   } catch (error) {
-    // one that ends before it answers has done what was asked
-    if (error instanceof NoAgent) return 'none';
-    if (error instanceof VaultError) return 'finished';
+    if (error instanceof NoAgent) return false;
+    if (error instanceof VaultError) return true;
     throw error;
   } finally {
     process.chdir(before);

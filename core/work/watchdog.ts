@@ -20,7 +20,7 @@ import { checkIdentity, statePaths, type StatePaths } from './node-state.ts';
 const EVERY_MS = 250;
 /** How long the server may be gone before a watchdog that the agent started ends, ms. */
 const GONE_MS = 15_000;
-/** Between two looks after the agent, ms. */
+/** Between two looks after the agent, ms; one whose renewal is overdue is looked at each time: the stop is near. */
 const AGENT_EVERY_MS = 1000;
 /** How long an agent whose renewal is overdue has to answer, ms; twice in a row it must not. */
 const ANSWER_MS = 1000;
@@ -43,7 +43,7 @@ export async function runWatchdog(stateDir: string, kind: WatchdogKind): Promise
   if (lock === undefined) return;
   const beat = () => beatWatchdog(paths.watchdog, { pid: process.pid, build, kind });
   const stop = new LeaseStop(pgdata, paths, journal, 'watchdog');
-  const agent = new AgentCare(stateDir, paths, journal, kind === 'process');
+  const agent = new AgentCare(paths, journal, kind === 'process' ? () => startAgent(stateDir) : undefined);
   journal.state('watchdog', `watchdog ${process.pid} (${kind}) for ${pgdata}`);
   try {
     let goneAt = performance.now();
@@ -57,7 +57,7 @@ export async function runWatchdog(stateDir: string, kind: WatchdogKind): Promise
       const runs = (await runningServer(pgdata).catch(() => undefined)) !== undefined;
       if (runs) {
         goneAt = performance.now();
-        agent.look(stop);
+        void agent.look(stop);
       }
       const isOver = (stop.ageMs ?? Infinity) > (stop.lease?.ms ?? 0);
       if (kind === 'process' && !runs && isOver && performance.now() - goneAt > GONE_MS) return;
@@ -87,46 +87,52 @@ async function takeOver(paths: StatePaths, build: string) {
   }
 }
 
-class AgentCare {
-  readonly #stateDir: string;
+export class AgentCare {
   readonly #paths: StatePaths;
   readonly #journal: Journal;
-  readonly #starts: boolean;
-  #lookedAt = 0;
-  #looking = false;
+  readonly #startAgent: (() => void) | undefined;
+  #lookedAt = -Infinity;
+  #startedAt = -Infinity;
+  #looking: Promise<void> | undefined;
   #missed = 0;
 
-  constructor(stateDir: string, paths: StatePaths, journal: Journal, starts: boolean) {
-    this.#stateDir = stateDir;
+  /** @param startAgent  undefined: others do it */
+  constructor(paths: StatePaths, journal: Journal, startAgent: (() => void) | undefined) {
     this.#paths = paths;
     this.#journal = journal;
-    this.#starts = starts;
+    this.#startAgent = startAgent;
   }
 
-  /** Where the server runs; one look at a time, and nobody waits for it: the stop must not be late by an agent that does not answer. */
-  look(stop: LeaseStop): void {
-    if (this.#looking || performance.now() - this.#lookedAt < AGENT_EVERY_MS) return;
-    this.#lookedAt = performance.now();
-    this.#looking = true;
-    this.#lookOnce(stop)
-      .catch((error: unknown) => this.#journal.state('watchdog', `watchdog: ${inWords(error)}`))
-      .finally(() => (this.#looking = false));
+  /**
+   * Where the server runs; one look at a time, and the caller does not wait for it: the stop must not be late by an agent that does not answer.
+   *
+   * @returns the look that is at work; undefined: none is due
+   */
+  look({ ageMs, lease }: Pick<LeaseStop, 'ageMs' | 'lease'>): Promise<void> | undefined {
+    const overdueMs = lease === undefined || ageMs === undefined ? 0 : ageMs - leaseTimes(lease.ms).fast / 2;
+    const everyMs = overdueMs > 0 ? 0 : AGENT_EVERY_MS;
+    if (this.#looking === undefined && performance.now() - this.#lookedAt >= everyMs) {
+      this.#lookedAt = performance.now();
+      this.#looking = this.#lookOnce(overdueMs > 0 ? lease : undefined)
+        .catch((error: unknown) => this.#journal.state('watchdog', `watchdog: ${inWords(error)}`))
+        .finally(() => (this.#looking = undefined));
+    }
+    return this.#looking;
   }
 
-  async #lookOnce(stop: LeaseStop): Promise<void> {
+  /** @param overdue  the lease whose renewal is */
+  async #lookOnce(overdue: LeaseStop['lease']): Promise<void> {
     const pid = agentPid(this.#paths);
     if (pid === undefined) {
       this.#missed = 0;
-      if (this.#starts) startAgent(this.#stateDir);
+      this.#start();
       return;
     }
-    const { ageMs, lease } = stop;
-    const isOverdue = lease !== undefined && ageMs !== undefined && ageMs > leaseTimes(lease.ms).fast / 2;
-    if (!isOverdue) {
+    if (overdue === undefined) {
       this.#missed = 0;
       return;
     }
-    const limitMs = Math.min(ANSWER_MS, lease.ms / 12);
+    const limitMs = Math.min(ANSWER_MS, overdue.ms / 12);
     const answered = await Promise.race([
       askAgent({ op: 'status' }, null).then(
         () => true,
@@ -142,6 +148,14 @@ class AgentCare {
       `watchdog: agent ${pid} answers nothing and the lease is not renewed: it is killed`,
     );
     kill(pid);
+    this.#start(); // it gets the lock as soon as the other is dead
+  }
+
+  /** One a second at most: a fresh one takes a moment until it says who it is. */
+  #start(): void {
+    if (performance.now() - this.#startedAt < AGENT_EVERY_MS) return;
+    this.#startedAt = performance.now();
+    this.#startAgent?.();
   }
 }
 

@@ -4,8 +4,17 @@
  * Binaries: 18 is an optional dependency of the project, 15 to 17 are those of test/postgres (the launcher installs
  * them); PGBIN puts the machine's own in the place of its major version. They hold initdb, pg_ctl and postgres only.
  */
-import { execFile, execFileSync, spawnSync } from 'node:child_process';
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFile, execFileSync } from 'node:child_process';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
@@ -61,6 +70,9 @@ export type ClusterOptions = {
 
 type Row = Record<string, unknown>;
 
+/** Linux gives numbers below this, whatever its pid_max is. */
+const NOBODY = 4_194_304;
+
 /** One server, whether initdb made its directory or `walvault standby create` did. */
 export class TestServer {
   readonly major: number;
@@ -100,6 +112,8 @@ export class TestServer {
       shared_buffers: '16MB',
       max_connections: '20',
       autovacuum: 'off',
+      // a suite that takes more than the default's five minutes would meet what it never does on a faster machine: WAL that nobody wrote, segments recycled
+      checkpoint_timeout: '1h',
       min_wal_size: `${Math.max(5 * segmentSizeMiB, 32)}MB`,
       ...settings,
     });
@@ -157,12 +171,14 @@ export class TestServer {
     });
   }
 
-  /** The postmaster's process id while it runs. */
+  /**
+   * The postmaster's process id while it runs. One that was killed leaves its number behind, which is another process's before long (numbers
+   * below 32768 come round within minutes in a run of these tests): it works in its data directory.
+   */
   pid(): number | undefined {
     try {
       const pid = Number(readFileSync(path.join(this.pgdata, 'postmaster.pid'), 'utf8').split('\n')[0]);
-      process.kill(pid, 0);
-      return pid;
+      return readlinkSync(`/proc/${pid}/cwd`) === realpathSync(this.pgdata) ? pid : undefined;
     } catch {
       return undefined;
     }
@@ -176,16 +192,17 @@ export class TestServer {
     // what was forked while the others were listed holds the shared memory, and no server starts beside it
     for (let born = processesAt(this.pgdata); born.length > 0; born = processesAt(this.pgdata))
       await killHard(born);
-    // where process 1 is slow to bury the dead, or never does, everybody would take the dead postmaster for a running one
-    if (this.pid() !== undefined) this.nameBuried();
+    this.nameNobody();
   }
 
-  /** The lock files of a postmaster as a crash leaves them, but with the number of a process that was ours to bury. */
-  private nameBuried(): void {
-    const { pid } = spawnSync('true');
+  /**
+   * The lock files of a postmaster as a crash leaves them, but with a number that no process ever has. Where process 1 is slow to bury the dead,
+   * or never does, PostgreSQL would take the dead postmaster for a running one; and later whoever has been given its number.
+   */
+  private nameNobody(): void {
     const socketLock = path.join(this.sockets, `.s.PGSQL.${this.port}.lock`);
     for (const file of [path.join(this.pgdata, 'postmaster.pid'), socketLock])
-      if (existsSync(file)) writeFileSync(file, readFileSync(file, 'utf8').replace(/^\d+/, String(pid)));
+      if (existsSync(file)) writeFileSync(file, readFileSync(file, 'utf8').replace(/^\d+/, String(NOBODY)));
   }
 
   /** Until the server has ended by itself. */

@@ -4,6 +4,7 @@
  *
  * @jest-environment ./test/harness/system-environment.cjs
  */
+import { once } from 'node:events';
 import {
   cpSync,
   existsSync,
@@ -16,6 +17,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
 import { guardPromotion } from '../../core/work/guard.ts';
 import { onePair } from '../harness/pairs.ts';
@@ -62,6 +64,7 @@ describe(`the agent on ${pair.title}`, () => {
 
   test('hooks that find none at the same time start one agent only', async () => {
     const name = await site.archiveNow('db1');
+    await site.server('db1').allArchived(); // a hook that the kill leaves without its answer fails some time later
     await killHard(site.agentPids('db1'));
     // without the marker, or the wrapper answers by itself
     rmSync(path.join(site.state('db1'), 'now', `${name}.ok`), { force: true });
@@ -74,7 +77,7 @@ describe(`the agent on ${pair.title}`, () => {
   test('an agent of another version makes way for one of the installed', async () => {
     const before = only('db1');
     const failed = () => site.server('db1').number('SELECT failed_count FROM pg_stat_archiver');
-    const failedBefore = await failed(); // the hook of an agent that was killed above
+    const failedBefore = await failed();
     const link = path.join(site.state('db1'), 'program');
     const installed = readlinkSync(link);
     const copy = path.join(site.scratch, 'program-copy');
@@ -134,6 +137,69 @@ describe(`the agent on ${pair.title}`, () => {
     await site.caughtUp('db2');
   });
 });
+
+// each answer of this vault can be held back
+describe(`an agent with work in hand on PostgreSQL ${pair.major}, s3 vault`, () => {
+  let site: TestSite;
+  beforeAll(async () => {
+    site = await TestSite.open({ pair: { ...pair, vault: 's3' }, segmentSizeMiB: 1 });
+    await site.makePrimary('db1');
+    await site.archiveNow('db1');
+  });
+  afterAll(() => site.close());
+
+  test('asked to end, it first answers the hooks that wait for it', async () => {
+    const server = site.server('db1');
+    const failed = () => server.number('SELECT failed_count FROM pg_stat_archiver');
+    await server.allArchived();
+    const [agent] = site.agentPids('db1');
+    const failedBefore = await failed();
+    await site.vault.goAway('delay');
+    const hook = new AgentLine(site);
+    const finish = new AgentLine(site);
+    try {
+      await server.query(`SELECT pg_create_restore_point('x')`);
+      const name = String(await server.value('SELECT pg_walfile_name(pg_current_wal_insert_lsn())'));
+      await server.query('SELECT pg_switch_wal()');
+      await hook.put({ op: 'archive', name, path: path.join(server.pgdata, 'pg_wal', name) });
+      await finish.put({ op: 'finish' });
+      expect(await finish.answer()).toBe('{"ok":true}');
+    } finally {
+      await site.vault.comeBack();
+    }
+    expect(await hook.answer()).toBe('{"ok":true}');
+    await waitFor('its end', 10_000, () => !site.agentPids('db1').includes(agent!));
+    await server.allArchived(); // by the server's own hook, which was one of those that waited or came to the next agent
+    expect(await failed()).toBe(failedBefore);
+  });
+});
+
+/** One question to the agent of db1, as a hook puts it. */
+class AgentLine {
+  private readonly socket: net.Socket;
+  private readonly closed: Promise<unknown>;
+  private said = '';
+
+  constructor(site: TestSite) {
+    this.socket = net.connect(path.join(site.state('db1'), 'agent.sock')).setEncoding('utf8');
+    this.socket.on('data', (text) => (this.said += text));
+    this.closed = once(this.socket, 'close');
+    this.closed.catch(() => {}); // told by answer()
+  }
+
+  /** @returns when the agent has it, or will find it */
+  async put(request: object): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<unknown>();
+    this.socket.write(`${JSON.stringify({ ...request, build: null })}\n`, resolve);
+    await promise;
+  }
+
+  /** Without the empty lines, which say that it works on it. */
+  async answer(): Promise<string> {
+    await this.closed;
+    return this.said.trim();
+  }
+}
 
 function open(file: string): string {
   try {

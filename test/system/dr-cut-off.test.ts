@@ -17,6 +17,7 @@ describe.each(pairs)('a primary cut off from its own vault only, on $title', (pa
     site = await DrSite.open({
       pair,
       segmentSizeMiB: 1,
+      settings: { archive_timeout: '1h' }, // each segment that is ended is one of the test's
       nodes: ['db1', 'db2', 'dr1'],
       walvault: {
         WALVAULT_DR_AFTER: '2s',
@@ -47,21 +48,22 @@ describe.each(pairs)('a primary cut off from its own vault only, on $title', (pa
 
   const spilled = async () =>
     (await site.view('B').rows('spill#')).map(({ sk }) => sk.slice('spill#'.length));
-  /** db1 archives what it writes, into whatever it reaches. */
+  /** db1 archives what it writes, into whatever it reaches. @returns the segment */
   const archiveAtDb1 = async (table: string) => {
-    const before = await db1.number('SELECT archived_count FROM pg_stat_archiver');
     await db1.query(`CREATE TABLE ${table} AS SELECT generate_series(1, 100) AS x`);
+    const name = String(await db1.value('SELECT pg_walfile_name(pg_current_wal_insert_lsn())'));
     await db1.query('SELECT pg_switch_wal()');
-    await waitFor('one more archived', 60_000, async () => {
-      return (await db1.number('SELECT archived_count FROM pg_stat_archiver')) > before;
-    });
+    await waitFor(`${name} is archived`, 60_000, async () =>
+      Boolean(await db1.value('SELECT last_archived_wal >= $1 FROM pg_stat_archiver', [name])),
+    );
+    return name;
   };
   const tableOn = (server: TestServer, table: string) => server.value(`SELECT to_regclass('${table}')::text`);
 
   test('a failover is refused while the armed vault may hold what the primary archived, unless that is given up by word', async () => {
     site.cut('A', 'db1');
-    await archiveAtDb1('spilled_before');
-    expect(await spilled()).not.toEqual([]);
+    const before = await archiveAtDb1('spilled_before');
+    expect(await spilled()).toContain(before);
     // the armed URL of a file: vault is that of db1's way
     for (const party of ['person', 'db1']) site.cut('B', party);
     const words = ['trigger', 'smart', '--to', 'db2', '--yes'];
@@ -76,8 +78,9 @@ describe.each(pairs)('a primary cut off from its own vault only, on $title', (pa
   });
 
   test('the old primary goes on spilling, and what follows B sees nothing of it', async () => {
-    await archiveAtDb1('spilled_after');
+    const after = await archiveAtDb1('spilled_after');
     expect((await spilled()).length).toBeGreaterThan(1);
+    expect(await spilled()).toContain(after);
     expect(await site.view('B').heart()).toMatchObject({ control: { epoch: 1, role: 'replica' } });
     expect(await tableOn(dr1, 'spilled_before')).toBeNull();
   });

@@ -203,14 +203,19 @@ describe(`flush on ${pair.title}`, () => {
     const client = await db1.connect();
     await client.query('BEGIN');
     await client.query('SELECT txid_current()');
-    const running = flushing(['--grace', '2s', '--wait', '3s']);
+    const running = flushing(['--grace', '1m', '--wait', '5s']);
     await waitFor('the wait for the client', 30_000, () => running.said().includes('in a transaction'));
     process.kill(agent!, 'SIGSTOP'); // the hook of the last segment waits for it
-    const { status, stderr } = await running.ended;
-    process.kill(agent!, 'SIGCONT');
-    await client.end().catch(() => {});
+    let end: Awaited<Flushing['ended']>;
+    try {
+      await client.end(); // and the flush goes on
+      end = await running.ended;
+    } finally {
+      process.kill(agent!, 'SIGCONT');
+    }
+    const { status, stderr } = end;
     expect(status).toBe(75);
-    expect(stderr).toContain('did not stop within 3 s (fast)');
+    expect(stderr).toContain('did not stop within 5 s (fast)');
     expect(stderr).toContain('The server is still stopping, which cannot be taken back; nothing is flushed');
     await db1.ended(60_000);
     expect(existsSync(path.join(db1.pgdata, 'standby.signal'))).toBe(false);

@@ -48,8 +48,14 @@ describe(`nodes on ${pair.title}`, () => {
     });
     await db2.start();
     await site.caughtUp('db2');
-    await waitFor('db2 reports', 30_000, async () => (await node('db2'))?.['role'] === 'standby');
+    // its row was there before it ran, but without a heartbeat
+    await waitFor(
+      'db2 reports',
+      30_000,
+      async () => typeof (await node('db2'))?.['heartbeatAt'] === 'string',
+    );
     expect(await node('db2')).toMatchObject({
+      role: 'standby',
       postgresVersion: String(pair.major),
       place: expect.stringContaining(db2.pgdata),
       trouble: null,

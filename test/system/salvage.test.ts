@@ -27,10 +27,15 @@ describe(`salvage on ${pair.title}`, () => {
     const writer = await SteadyWriter.start(db1);
     await site.caughtUp('db2');
     // from here on nothing is archived, as with a vault out of reach: finished segments wait, and the last one is half full
-    const before = writer.acknowledged.length;
     await db1.query(`ALTER SYSTEM SET archive_command = 'false'`);
     await db1.reload();
-    await killHard(site.agentPids('db1')); // it pushes ahead, asked or not; only a hook would start another
+    await db1.query('SELECT pg_switch_wal()');
+    // only a hook would start another agent, and one may be at work: by the first failure none is
+    await waitFor('archive_command is the new one', 60_000, () =>
+      db1.value('SELECT failed_count > 0 FROM pg_stat_archiver').then(Boolean),
+    );
+    await killHard(site.agentPids('db1')); // it pushes ahead, asked or not
+    const before = writer.acknowledged.length;
     await db1.query('SELECT pg_switch_wal()');
     await waitFor('some segments of rows', 60_000, () => writer.acknowledged.length > before + 1500);
     await db1.kill9();

@@ -274,6 +274,7 @@ describe.each([{ major: 15 }, { major: 18 }])('PostgreSQL $major', ({ major }) =
     const standby = new TestServer({ major, pgdata: copy, sockets: scratch, port: 5435 });
     const client = await primary.connect();
     await client.query(`SELECT pg_backup_start('by hand', true)`);
+    await primary.allArchived(); // it ends a segment, whose .ready would be renamed under the copy
     cpSync(primary.pgdata, copy, { recursive: true, filter: (source) => !source.endsWith('postmaster.pid') });
     const { rows } = await client.query<{ labelfile: string }>('SELECT labelfile FROM pg_backup_stop(false)');
     await client.end();

@@ -26,6 +26,10 @@ describe(`a third node on ${pair.title}`, () => {
     await behind.stop('fast');
     // db2 stays where it is, and the old primary archives more: later segments of the old timeline lie in the vault
     await db2.query('SELECT pg_wal_replay_pause()');
+    // it may be asking for the next segment just now: what it is given a fast trigger replays
+    await waitFor('replay stands still', 20_000, async () => {
+      return (await db2.value('SELECT pg_get_wal_replay_pause_state()')) === 'paused';
+    });
     await db1.query('CREATE TABLE past_the_fork (x int)');
     for (let segment = 0; segment < 3; segment++) {
       await db1.query('INSERT INTO past_the_fork SELECT generate_series(1, 100)');
