@@ -186,11 +186,11 @@ class Agent {
 
   async #finishInHand(): Promise<void> {
     const { terms } = this.#lease; // which nobody renews meanwhile
-    const until =
-      Date.now() + (terms === undefined ? IN_HAND_MS : Math.min(IN_HAND_MS, renewalLimit(terms.ms)));
+    const limit = terms === undefined ? IN_HAND_MS : Math.min(IN_HAND_MS, renewalLimit(terms.ms));
+    const until = performance.now() + limit;
     await sleep(0);
-    while (this.#inHand.size > 0 && Date.now() < until)
-      await Promise.race([Promise.allSettled(this.#inHand), sleep(until - Date.now())]);
+    while (this.#inHand.size > 0 && performance.now() < until)
+      await Promise.race([Promise.allSettled(this.#inHand), sleep(until - performance.now())]);
   }
 
   /** Before a start: where systemd starts the agent ahead of the server. */
@@ -394,7 +394,8 @@ class Agent {
   #take(request: AgentRequest & { build: string | null }): Promise<AgentAnswer> {
     const answer = this.#handle(request);
     this.#inHand.add(answer);
-    void answer.finally(() => this.#inHand.delete(answer));
+    const answered = (): boolean => this.#inHand.delete(answer);
+    void answer.then(answered, answered); // a failure is the caller's
     return answer;
   }
 
