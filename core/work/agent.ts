@@ -24,14 +24,15 @@ import { ExternalRoles } from './external.ts';
 import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
 import { inWords, Journal } from './journal.ts';
-import { gateUnconfirmed, LeaseKeeper } from './lease.ts';
+import { passGate } from './gate.ts';
+import { LeaseKeeper } from './lease.ts';
 import { LeaseStop } from './lease-stop.ts';
 import { releaseLease } from './old-lease.ts';
 import { openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock, type NodeLock } from './node-lock.ts';
 import { isWaitNode, readSeal, replaceDurably, statePaths, type Seal } from './node-state.ts';
 import { restoreConnections } from './refuse-connections.ts';
-import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
+import { askServer, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
 import { Pusher } from './push.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
 import { NodeReporter, type Role } from './node-report.ts';
@@ -464,12 +465,10 @@ class Agent {
       done: 'unconfirmed',
       why: `the vault did not answer for ${limit / 1000} s`,
     }));
-    const opened = await Promise.race([this.#open(limit), late]);
-    const outcome = this.#lease.terms === undefined ? opened : gateUnconfirmed(opened);
-    if (outcome.done === 'gate') {
-      await closeGate(this.#context, outcome.why);
+    const opening = Promise.race([this.#open(limit), late]);
+    const outcome = await passGate(this.#context, this.#lease.terms, opening);
+    if (outcome.done === 'gate')
       return { ok: false, code: 'fenced', message: `this server must not open: ${outcome.why}`, gate: true };
-    }
     if (outcome.done !== 'unconfirmed') return { ok: true };
     this.#reporter.trouble = `opened without the vault's word: ${outcome.why}`;
     return { ok: true, note: `opening unconfirmed: ${outcome.why}` };

@@ -16,7 +16,7 @@ import { tailSegment } from '../cluster/decide-archive.ts';
 import type { Promotion } from '../cluster/facts.ts';
 import { readControl as readControlFile } from '../postgres/pgdata.ts';
 import { promote } from '../postgres/server.ts';
-import { hasSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
+import { hasSignalFile } from '../postgres/signal-files.ts';
 import { withConnection } from '../postgres/sql.ts';
 import { readWalFile } from '../postgres/wal-directory.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
@@ -29,15 +29,7 @@ import type { Follower } from './follow.ts';
 import type { LeaseKeeper } from './lease.ts';
 import { inWords, type Journal } from './journal.ts';
 import { isPassing, type NodeContext } from './node-context.ts';
-import {
-  readOnlySignal,
-  readSeal,
-  readServed,
-  removeDurably,
-  replaceDurably,
-  writeSeal,
-  type Seal,
-} from './node-state.ts';
+import { readSeal, readServed, removeDurably, replaceDurably, writeSeal, type Seal } from './node-state.ts';
 import { OldLease } from './old-lease.ts';
 import { openPromotion, sealPromotion } from './promotion.ts';
 import { givenUpTo, keepLastSegment, prepareSeal, upToName } from './sealing.ts';
@@ -263,15 +255,6 @@ export async function openSealed(
     }
     await sleep(200);
   }
-}
-
-/**
- * The gate's work: the signal file first, then the reason, both flushed: the restart is read-only whatever happens next.
- */
-export async function closeGate(context: NodeContext, why: string): Promise<void> {
-  await writeSignalFile(context.pgdata, readOnlySignal(context.paths));
-  replaceDurably(context.paths.refused, `${why}\n`);
-  removeDurably(context.paths.seal);
 }
 
 /** The history that PostgreSQL wrote for the reserved timeline, once its end of recovery stands in pg_control (or `recovered` runs). */
