@@ -19,7 +19,6 @@ import {
   type AgentAnswer,
   type AgentRequest,
 } from './agent-socket.ts';
-import { readHead } from './cluster.ts';
 import { ExternalRoles } from './external.ts';
 import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
@@ -325,32 +324,11 @@ class Agent {
 
   async #follow(): Promise<void> {
     const seal = readSeal(this.#context.paths);
-    if (seal !== undefined && (await this.#stillSealed(seal))) return this.#promoter.pursue(seal);
+    const standing = seal === undefined ? 'over' : await this.#promoter.standing(seal);
+    if (seal !== undefined && standing === 'stands') return this.#promoter.pursue(seal);
+    if (standing === 'gate') return;
     const branch = await this.#follower.poll();
     await this.#promoter.step(branch);
-  }
-
-  /** A seal of an epoch that is over must not be pursued: another node was named since. */
-  async #stillSealed(seal: Seal): Promise<boolean> {
-    try {
-      const head = await readHead(await this.#context.cluster());
-      if (head.promotion?.id === seal.id && head.promotion.state === 'sealed') return true;
-      if (head.promotion?.id === seal.id && head.promotion.state === 'open') return true;
-      this.#journal.state(
-        'promotion',
-        `the seal of epoch ${seal.epoch} is over: the vault is at epoch ${head.epoch}`,
-      );
-      // PostgreSQL may be promoting just now: the gate decides then. A standby that was not yet asked follows on.
-      if (
-        (await recoveryMode(this.#context.pgdata)) !== 'standby' ||
-        fs.existsSync(`${this.#context.pgdata}/promote`)
-      )
-        return true;
-      fs.rmSync(this.#context.paths.seal, { force: true });
-      return false;
-    } catch {
-      return true; // silence ends nothing
-    }
   }
 
   #open(limitMs: number): Promise<OpenOutcome> {

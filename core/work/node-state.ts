@@ -61,6 +61,8 @@ export type Seal = {
   wholeForks: number[];
   /** Bytes. */
   segmentSize: number;
+  /** The run of the server that was asked to promote (serverRun): from then on it may be promoting, whatever files lie there. */
+  asked?: string;
 };
 
 /** How many times a wrapper answers "not yet" by itself before it asks again: a dead agent is noticed by then. */

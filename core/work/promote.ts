@@ -14,15 +14,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
 import type { Promotion } from '../cluster/facts.ts';
-import { readControl as readControlFile } from '../postgres/pgdata.ts';
+import { readControl as readControlFile, serverRun } from '../postgres/pgdata.ts';
 import { promote } from '../postgres/server.ts';
-import { hasSignalFile } from '../postgres/signal-files.ts';
+import { hasSignalFile, recoveryMode } from '../postgres/signal-files.ts';
 import { withConnection } from '../postgres/sql.ts';
 import { readWalFile } from '../postgres/wal-directory.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
 import { hex8, historyName, isSegmentName } from '../wal/name.ts';
 import type { Branch } from './branch.ts';
-import type { Cluster } from './cluster.ts';
+import { readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { bootMs } from './boot-clock.ts';
 import type { Follower } from './follow.ts';
@@ -99,6 +99,31 @@ export class Promoter {
     await this.#afterSeal(cluster, branch, sealed);
   }
 
+  /**
+   * Does the seal still hold? One of an epoch that is over must not be pursued: another node was named since.
+   *
+   * @returns gate: it is over, but PostgreSQL may be promoting just now, so the seal stays, and `recovered` decides; over: it is gone
+   */
+  async standing(seal: Seal): Promise<'stands' | 'gate' | 'over'> {
+    const { pgdata, paths } = this.#context;
+    try {
+      const head = await readHead(await this.#context.cluster());
+      if (head.promotion?.id === seal.id && head.promotion.state !== 'triggered') return 'stands';
+      this.#journal.state(
+        'promotion',
+        `the seal of epoch ${seal.epoch} is over: the vault is at epoch ${head.epoch}`,
+      );
+      // PostgreSQL takes `promote` away as soon as it has seen it, and its signal file only at the end of recovery
+      const isAsked = seal.asked !== undefined && seal.asked === (await serverRun(pgdata));
+      if (isAsked || (await recoveryMode(pgdata)) !== 'standby' || (await hasSignalFile(pgdata, 'promote')))
+        return 'gate';
+      fs.rmSync(paths.seal, { force: true }); // a standby that was not asked follows on
+      return 'over';
+    } catch {
+      return 'stands'; // silence ends nothing
+    }
+  }
+
   /** With the seal written here: PostgreSQL is asked to promote, and asked again where it still recovers. */
   async pursue(seal: Seal): Promise<void> {
     if (Date.now() - this.#askedAt < ASK_AGAIN_MS) return;
@@ -106,12 +131,20 @@ export class Promoter {
     this.#askedAt = Date.now();
     this.#follower.words.clear();
     await this.#resumeReplay();
+    this.#noteAsked(seal, await serverRun(this.#context.pgdata));
     await promote(this.#context.pgdata);
     this.#journal.state(
       'promotion',
       `PostgreSQL is asked to promote: sealed at ${seal.lsn}, timeline ${seal.reserved} reserved`,
     );
     crashPoint('promote-signalled');
+  }
+
+  /** Before it is asked, so that who kills the agent in between leaves a standby that waits, and none that opens with no gate. */
+  #noteAsked({ id }: Seal, run: string | undefined): void {
+    const seal = readSeal(this.#context.paths); // the gate may have removed it meanwhile
+    if (run !== undefined && seal?.id === id && seal.asked !== run)
+      writeSeal(this.#context.paths, { ...seal, asked: run });
   }
 
   /**
