@@ -69,12 +69,12 @@ export async function runAgent(stateDir: string, version: string): Promise<void>
  */
 async function takeOver(): Promise<NodeLock | undefined> {
   const build = buildId();
-  const deadline = Date.now() + TAKE_OVER_MS;
+  const deadline = performance.now() + TAKE_OVER_MS;
   for (;;) {
     const lock = await takeNodeLock(statePaths('.').lock);
     if (lock !== undefined) return lock;
     const answer = await askAgent({ op: 'status' }, build).catch(() => undefined);
-    if (answer?.ok === true || Date.now() > deadline) return undefined;
+    if (answer?.ok === true || performance.now() > deadline) return undefined;
     await sleep(20);
   }
 }
@@ -102,7 +102,7 @@ class Agent {
   #switchDue = false;
   #released = false;
   #opening: Promise<OpenOutcome> | undefined;
-  #lookedAt = 0;
+  #lookedAt = -Infinity;
   #wake: (() => void) | undefined;
 
   constructor(context: NodeContext, version: string) {
@@ -198,19 +198,19 @@ class Agent {
   }
 
   async #loop(): Promise<void> {
-    let gone = Date.now();
+    let gone = performance.now();
     let limit = FIRST_GONE_MS;
     while (!this.#finish) {
-      if (Date.now() - this.#lookedAt > 500) {
-        this.#lookedAt = Date.now();
+      if (performance.now() - this.#lookedAt > 500) {
+        this.#lookedAt = performance.now();
         if ((await runningServer(this.#context.pgdata).catch(() => undefined)) !== undefined)
-          [gone, limit, this.#released] = [Date.now(), GONE_MS, false];
-        else if (await this.#isGone(Date.now() - gone > limit)) return;
+          [gone, limit, this.#released] = [performance.now(), GONE_MS, false];
+        else if (await this.#isGone(performance.now() - gone > limit)) return;
         if (!this.#isHome()) return;
         await this.#endKilledFlush();
         await this.#look();
       }
-      const started = Date.now();
+      const started = performance.now();
       try {
         if (this.#role === 'push') await this.#push();
         // In wait mode the restore command follows and promotes by itself: two that seal would not know what the other gave.
@@ -219,7 +219,7 @@ class Agent {
         this.#journal.state('vault', inWords(error));
       }
       const interval = this.#role === 'follow' ? this.#follower.interval : 1000;
-      await this.#rest(Math.max(5, interval - (Date.now() - started)));
+      await this.#rest(Math.max(5, interval - (performance.now() - started)));
     }
   }
 
@@ -345,7 +345,7 @@ class Agent {
   #isPrimary(): void {
     this.#switchDue = true;
     this.#reporter.trouble = null;
-    this.#lookedAt = 0;
+    this.#lookedAt = -Infinity;
     this.#roles.expect();
     this.#wake?.();
   }

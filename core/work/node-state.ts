@@ -341,7 +341,8 @@ export function isReportDue(paths: StatePaths, intervalMs: number): boolean {
   const at = fs.statSync(paths.reported, { throwIfNoEntry: false })?.mtimeMs;
   if (at === undefined) return true;
   const isConsistent = readText(paths.reported)?.trim() === 'consistent';
-  return Date.now() - at >= (isConsistent ? intervalMs : Math.min(intervalMs, 500));
+  const age = Date.now() - at;
+  return age < 0 || age >= (isConsistent ? intervalMs : Math.min(intervalMs, 500)); // the clock may have been set back
 }
 
 /** %r of the last restart point; all zeros is no position. */

@@ -45,7 +45,7 @@ export class Promoter {
   readonly #follower: Follower;
   readonly #oldLease = new OldLease();
   #seen: string | undefined;
-  #askedAt = 0;
+  #askedAt = -Infinity;
   /** The last segment whose file the agent gave to a hook; the hook may not have written `served` yet. */
   lastGiven: string | undefined;
 
@@ -126,9 +126,9 @@ export class Promoter {
 
   /** With the seal written here: PostgreSQL is asked to promote, and asked again where it still recovers. */
   async pursue(seal: Seal): Promise<void> {
-    if (Date.now() - this.#askedAt < ASK_AGAIN_MS) return;
+    if (performance.now() - this.#askedAt < ASK_AGAIN_MS) return;
     if (!(await hasSignalFile(this.#context.pgdata, 'standby.signal'))) return; // it has begun, or is done
-    this.#askedAt = Date.now();
+    this.#askedAt = performance.now();
     this.#follower.words.clear();
     await this.#resumeReplay();
     this.#noteAsked(seal, await serverRun(this.#context.pgdata));
@@ -194,7 +194,7 @@ export class Promoter {
     writeSeal(this.#context.paths, seal);
     crashPoint('promote-seal-written');
     this.#follower.words.clear();
-    this.#askedAt = 0;
+    this.#askedAt = -Infinity;
     await this.pursue(seal);
   }
 
@@ -234,7 +234,7 @@ export async function openSealed(
   limitMs: number,
   lease?: LeaseKeeper,
 ): Promise<OpenOutcome> {
-  const deadline = Date.now() + limitMs;
+  const deadline = performance.now() + limitMs;
   for (;;) {
     const seal = readSeal(context.paths);
     if (seal === undefined) return { done: 'nothing' };
@@ -283,7 +283,7 @@ export async function openSealed(
         'promotion',
         `the vault cannot be told that timeline ${seal.reserved} is open: ${inWords(error)}`,
       );
-      if (Date.now() >= deadline)
+      if (performance.now() >= deadline)
         return { done: 'unconfirmed', why: `the vault did not answer (${inWords(error)})` };
     }
     await sleep(200);

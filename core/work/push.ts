@@ -65,9 +65,9 @@ export class Pusher {
   #paused: { until: number; error: unknown } | undefined;
   #lastError: unknown;
   #lastArchived: string | null = null;
-  #scannedAt = 0;
-  #sweptAt = 0;
-  #tendedAt = 0;
+  #scannedAt = -Infinity;
+  #sweptAt = -Infinity;
+  #tendedAt = -Infinity;
   #declaring: Promise<number> | undefined;
   #stopping = false;
 
@@ -110,8 +110,8 @@ export class Pusher {
       await job.done;
       return job.notice;
     }
-    const deadline = Date.now() + this.#context.settings.archiveTimeout;
-    if (this.#paused !== undefined && this.refusal !== undefined && Date.now() < this.#paused.until)
+    const deadline = performance.now() + this.#context.settings.archiveTimeout;
+    if (this.#paused !== undefined && this.refusal !== undefined && performance.now() < this.#paused.until)
       throw this.#paused.error;
     this.#paused = undefined;
     this.#lastError = undefined;
@@ -120,13 +120,13 @@ export class Pusher {
     await this.scan(true).catch(() => {});
     this.#pump();
     await this.#within(job.done, deadline);
-    const until = Math.min(deadline, Date.now() + AHEAD_LIMIT_MS);
+    const until = Math.min(deadline, performance.now() + AHEAD_LIMIT_MS);
     this.#ahead = 0;
     while (
       this.#jobs.size > 0 &&
       this.#ahead < AHEAD &&
       this.#lastError === undefined &&
-      Date.now() < until
+      performance.now() < until
     ) {
       await Promise.race([
         sleep(20),
@@ -184,8 +184,9 @@ export class Pusher {
 
   /** With nothing waiting that would ask for it: as soon as the vault answers. */
   #tendIgnored(): void {
-    if (Date.now() - this.#tendedAt < PROBE_MS || readIgnored(this.#context.paths).length === 0) return;
-    this.#tendedAt = Date.now();
+    if (performance.now() - this.#tendedAt < PROBE_MS || readIgnored(this.#context.paths).length === 0)
+      return;
+    this.#tendedAt = performance.now();
     void this.#context
       .cluster()
       .then((cluster) => this.#declareIgnored(cluster))
@@ -196,18 +197,20 @@ export class Pusher {
 
   async #within(work: Promise<void>, deadline: number): Promise<void> {
     const over = new AbortController();
-    const late = sleep(Math.max(0, deadline - Date.now()), undefined, { signal: over.signal }).then(() => {
-      throw (
-        this.#lastError ??
-        new VaultError(
-          'unreachable',
-          `the vault did not take the file within ${this.#context.settings.archiveTimeout / 1000} s`,
-          {
-            hint: 'PostgreSQL keeps the segment and asks again; look at the connection to the vault.',
-          },
-        )
-      );
-    });
+    const late = sleep(Math.max(0, deadline - performance.now()), undefined, { signal: over.signal }).then(
+      () => {
+        throw (
+          this.#lastError ??
+          new VaultError(
+            'unreachable',
+            `the vault did not take the file within ${this.#context.settings.archiveTimeout / 1000} s`,
+            {
+              hint: 'PostgreSQL keeps the segment and asks again; look at the connection to the vault.',
+            },
+          )
+        );
+      },
+    );
     late.catch(() => {});
     try {
       await Promise.race([work, late]);
@@ -221,11 +224,11 @@ export class Pusher {
     if (this.#stopping) return;
     this.#tendIgnored();
     if (readLocalWord(this.#context.paths) !== undefined) return this.#ignoreAll();
-    if (this.#paused !== undefined && Date.now() < this.#paused.until) return;
+    if (this.#paused !== undefined && performance.now() < this.#paused.until) return;
     this.#paused = undefined;
     if (this.#stay.lane.kind === 'vault') this.#spill.tend();
-    if (this.#jobs.size >= QUEUE / 2 || (!now && Date.now() - this.#scannedAt < 1000)) return;
-    this.#scannedAt = Date.now();
+    if (this.#jobs.size >= QUEUE / 2 || (!now && performance.now() - this.#scannedAt < 1000)) return;
+    this.#scannedAt = performance.now();
     const directory = path.join(this.#context.pgdata, 'pg_wal');
     // Beside another archiver that stands still what is in the vault stays ready: it must not fill the look.
     const marked = listDir(this.#context.paths.now).filter((file) => file.endsWith('.ok')).length;
@@ -414,8 +417,8 @@ export class Pusher {
   }
 
   async #sweepMarkers(directory: string): Promise<void> {
-    if (Date.now() - this.#sweptAt < 10_000) return;
-    this.#sweptAt = Date.now();
+    if (performance.now() - this.#sweptAt < 10_000) return;
+    this.#sweptAt = performance.now();
     for (const file of listDir(this.#context.paths.now)) {
       if (!file.endsWith('.ok') || (await isReady(directory, file.slice(0, -3)))) continue;
       fs.rmSync(path.join(this.#context.paths.now, file), { force: true });
@@ -506,7 +509,7 @@ export class Pusher {
   #refuse(stay: Stay, error: unknown, job: Job): void {
     if (stay.lane.kind === 'spill') return this.#giveUp(error);
     this.#spill.answered();
-    this.#paused = { until: Date.now() + REFUSAL_MS, error };
+    this.#paused = { until: performance.now() + REFUSAL_MS, error };
     this.#journal.state('push', `archiving is refused at ${job.name}: ${inWords(error)}`);
     const all = [...this.#jobs.values()];
     this.#jobs.clear();

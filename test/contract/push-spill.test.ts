@@ -15,6 +15,7 @@ import { openCluster, readControl, readHead, type Cluster } from '../../core/wor
 import { Journal } from '../../core/work/journal.ts';
 import { readIgnored, setLocalWord } from '../../core/work/local-off.ts';
 import type { NodeContext } from '../../core/work/node-context.ts';
+import { claimRole } from '../../core/work/promotion.ts';
 import { readText, statePaths, writerStore } from '../../core/work/node-state.ts';
 import { Pusher } from '../../core/work/push.ts';
 import { openReplica, relayPass } from '../../core/work/relay.ts';
@@ -225,6 +226,33 @@ describe('spilling', () => {
     const line = expect.stringContaining(`archiving not active: ignoring pg_wal/${segment(1, 3)} `);
     expect(lines).toEqual([line, line]);
     expect(readIgnored(context.paths)).toEqual([{ from: segment(1, 3), to: segment(1, 3) }]);
+  });
+
+  test('a refusal that is over is not told for as long as the clock was set back', async () => {
+    await newStandby(A, 'db2');
+    await triggerPromotion(A, {
+      mode: 'fast',
+      to: 'db2',
+      direct: { open: () => Promise.resolve(B), lose: false },
+    });
+    await expect(archive(segment(1, 2))).rejects.toMatchObject({ code: 'fenced' });
+    await claimRole(A, context.seat, {
+      timeline: 1,
+      historyText: undefined,
+      supersede: 2,
+      direct: { open: () => Promise.resolve(B), lose: false },
+    });
+    const real = Date.now.bind(Date);
+    const clock = jest.spyOn(Date, 'now').mockImplementation(() => real() - 3_600_000);
+    try {
+      await waitFor('the segment in the vault', 10_000, async () => {
+        await archive(segment(1, 2));
+        return true;
+      });
+    } finally {
+      clock.mockRestore();
+    }
+    expect(await names(A)).toEqual(segments(1, 2));
   });
 
   test('what is not armed is not spilled', async () => {
