@@ -291,7 +291,9 @@ export class Pusher {
       job.state = 'stored';
       void this.#commit(stay, cluster);
     } catch (error) {
+      const isGone = stay === this.#stay && (await this.#isGone(job, error));
       if (stay !== this.#stay) return;
+      if (isGone) return void this.#commit(stay, cluster);
       job.error = error;
       job.state = isPassing(error) ? 'queued' : 'failed';
       if (job.state === 'queued') this.#again(stay, error);
@@ -300,6 +302,19 @@ export class Pusher {
       stay.storing--;
       if (stay === this.#stay && this.#lastError === undefined && this.#paused === undefined) this.#pump();
     }
+  }
+
+  /**
+   * Two looks at once: one lists a file, PostgreSQL has its answer by the marker, the other look sweeps that away, and the first queues what
+   * is archived. By the time that its turn comes it may be recycled: that is no failure of those that wait behind it.
+   */
+  async #isGone(job: Job, error: unknown): Promise<boolean> {
+    if (!(error instanceof VaultError && error.code === 'pgdata')) return false;
+    const directory = path.join(this.#context.pgdata, 'pg_wal');
+    if (await isReady(directory, job.name).catch(() => true)) return false;
+    if (this.#jobs.get(job.name) === job) this.#jobs.delete(job.name);
+    job.reject(error);
+    return true;
   }
 
   /** Commits what is stored at the front of the queue, as one transaction, until something there is not stored yet. */
@@ -452,7 +467,13 @@ export class Pusher {
 
   /** What was ignored here comes before everything else, and no spill can say that of a segment. */
   #spillIsDue(): boolean {
-    return this.#spill.failed() && readIgnored(this.#context.paths).length === 0;
+    try {
+      return this.#spill.failed() && readIgnored(this.#context.paths).length === 0;
+    } catch (error) {
+      // asked where nobody awaits: thrown there it would end the agent
+      this.#journal.state('spill', `nothing can be spilled: ${inWords(error)}`);
+      return false;
+    }
   }
 
   /** Everything that waits goes to the other lane; what is under way on this one may land and is the same there. */
