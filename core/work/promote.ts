@@ -259,7 +259,7 @@ export async function openSealed(
       await openPromotion(
         cluster,
         context.seat,
-        { timeline: seal.reserved, historyText, readSegment },
+        { timeline: seal.reserved, historyText, readSegment, leaseMs: lease?.terms?.ms },
         context.histories,
       );
       lease?.begin(sentAt, seal.epoch);
