@@ -128,6 +128,12 @@ export class Promoter {
   async pursue(seal: Seal): Promise<void> {
     if (performance.now() - this.#askedAt < ASK_AGAIN_MS) return;
     if (!(await hasSignalFile(this.#context.pgdata, 'standby.signal'))) return; // it has begun, or is done
+    // PostgreSQL writes it only after it has removed its signal file, which lies there again: asked once more it would take another number
+    if ((await newHistory(this.#context, seal)) !== undefined)
+      return this.#journal.state(
+        'promotion',
+        `timeline ${seal.reserved} was taken here, and the gate was closed: not promoted again. Trigger another standby with --supersede ${seal.epoch}, and make this one anew by 'walvault rejoin'`,
+      );
     this.#askedAt = performance.now();
     this.#follower.words.clear();
     await this.#resumeReplay();
@@ -251,6 +257,9 @@ export async function openSealed(
         why: `PostgreSQL did not take timeline ${seal.reserved}, which was reserved for it`,
       };
     }
+    const taken = await takenTimeline(context.pgdata);
+    if (taken > seal.reserved)
+      return { done: 'gate', why: `it took timeline ${taken}, and ${seal.reserved} was reserved for it` };
     crashPoint('open-asked');
     try {
       const cluster = await context.cluster();
@@ -298,6 +307,10 @@ async function newHistory(context: NodeContext, seal: Seal): Promise<string | un
 
 /** Has PostgreSQL taken this timeline for good? Until its end-of-recovery record a crash throws it back to the old one. */
 export async function hasTaken(pgdata: string, timeline: number): Promise<boolean> {
-  const control = await readControlFile(pgdata);
-  return control.timeline >= timeline || control.minRecoveryTimeline >= timeline;
+  return (await takenTimeline(pgdata)) >= timeline;
+}
+
+async function takenTimeline(pgdata: string): Promise<number> {
+  const { timeline, minRecoveryTimeline } = await readControlFile(pgdata);
+  return Math.max(timeline, minRecoveryTimeline);
 }

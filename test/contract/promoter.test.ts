@@ -12,11 +12,12 @@ import { Follower } from '../../core/work/follow.ts';
 import { Journal } from '../../core/work/journal.ts';
 import type { NodeContext } from '../../core/work/node-context.ts';
 import { readSeal, statePaths } from '../../core/work/node-state.ts';
-import { Promoter } from '../../core/work/promote.ts';
+import { openSealed, Promoter } from '../../core/work/promote.ts';
 import { Spool } from '../../core/work/spool.ts';
 import { triggerPromotion } from '../../core/work/trigger.ts';
-import { newCluster, newStandby, segment, type FakeNode } from '../harness/fake-node.ts';
+import { newCluster, newStandby, seatOf, segment, type FakeNode } from '../harness/fake-node.ts';
 import { FakeServer } from '../harness/fake-server.ts';
+import { historyText } from '../harness/promotions.ts';
 import { makeScratch, waitFor } from '../harness/scratch.ts';
 import { memoryVault } from '../harness/two-vaults.ts';
 
@@ -52,7 +53,7 @@ beforeEach(async () => {
   context = {
     ...{ stateDir, paths: statePaths(stateDir), node: 'db2', pgdata: server.pgdata, histories: new Map() },
     settings: loadSettings({ flags: { node: 'db2' }, env: {}, stateDir }),
-    seat: { node: 'db2', place: 'host-db2:/pg', store: { read: () => undefined, write: () => {} } },
+    seat: seatOf('db2'),
     cluster: () => Promise.resolve(db1.cluster),
     other: () => Promise.reject(new Error('one vault')),
     close: () => Promise.resolve(),
@@ -90,6 +91,28 @@ test('restarted it has forgotten that it was asked, and follows on', async () =>
   server.restarted();
   expect(await newPromoter().standing(readSeal(context.paths)!)).toBe('over');
   expect(readSeal(context.paths)).toBeUndefined();
+});
+
+test('turned back at its gate with the vault’s word still to come, it is not asked to promote again', async () => {
+  await sealed();
+  writeFileSync(path.join(server.pgdata, 'pg_wal/00000002.history'), historyText(2));
+  server.restarted();
+  await newPromoter().pursue(readSeal(context.paths)!);
+  expect(server.signals().filter((word) => word === 'promote')).toHaveLength(1);
+  expect(existsSync(path.join(server.pgdata, 'promote'))).toBe(false);
+});
+
+test('a server that took another timeline than its own is not let in, and the vault is told of none', async () => {
+  await sealed();
+  writeFileSync(path.join(server.pgdata, 'pg_wal/00000002.history'), historyText(2));
+  server.hasTaken(3);
+  expect(await openSealed(context, undefined, 0)).toMatchObject({
+    done: 'gate',
+    why: expect.stringContaining('timeline 3') as string,
+  });
+  expect((await readBranch(db1.cluster)).head.timeline).toBe(1);
+  server.hasTaken(2);
+  expect(await openSealed(context, undefined, 0)).toEqual({ done: 'opened' });
 });
 
 test('while the vault names it the seal stands', async () => {

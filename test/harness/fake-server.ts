@@ -5,6 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { crc32c } from '../../core/wal/crc32c.ts';
 import { bytesOf, CLUSTERS } from '../unit/wal/samples.ts';
 import { isAlive, killHard, waitFor } from './scratch.ts';
 
@@ -30,6 +31,15 @@ export class FakeServer {
   says(state: 'production' | 'stopped' | 'standby'): void {
     const { cluster } = CLUSTERS.find(({ major }) => major === 18)!;
     writeFileSync(path.join(this.pgdata, 'global/pg_control'), bytesOf(cluster[state].control));
+  }
+
+  /** It has taken this timeline for good: its end-of-recovery record is written. */
+  hasTaken(timeline: number): void {
+    const file = path.join(this.pgdata, 'global/pg_control');
+    const bytes = readFileSync(file);
+    bytes.writeUInt32LE(timeline, 144); // minRecoveryPointTLI
+    bytes.writeUInt32LE(crc32c(bytes, 0, 0, 292), 292);
+    writeFileSync(file, bytes);
   }
 
   /** @returns its process id */
