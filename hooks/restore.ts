@@ -7,6 +7,7 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
+import { VaultError } from '../core/errors.ts';
 import { writeServed, statePaths } from '../core/work/node-state.ts';
 import { ask, enter, loadAlone, runHook } from './hook.ts';
 
@@ -29,7 +30,14 @@ runHook(1, async () => {
   const promotionPending = (own && fs.existsSync('seal')) || fs.existsSync(path.join(server, 'promote'));
   // The spool goes over to another directory when the epoch does: what was there when the agent answered is asked for once more.
   for (let round = 1; own; round++) {
-    const answer = await ask(call, { op: 'restore', name, mode, promotionPending });
+    const answer = await ask(call, { op: 'restore', name, mode, promotionPending }).catch(
+      (error: unknown) => {
+        // An agent that died, or stood still together with this hook, is no answer. A standby asks again; any other server would stop here.
+        const isStopped = mode === 'archive' || promotionPending;
+        if (isStopped && error instanceof VaultError && error.code === 'unreachable') return undefined;
+        throw error;
+      },
+    );
     if (answer === undefined) break;
     if ('absent' in answer) return ABSENT;
     if (answer.file === undefined) throw new Error('the agent served nothing');

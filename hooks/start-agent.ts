@@ -23,7 +23,7 @@ export async function askOrStart(
   build: string,
   mayStart: boolean,
 ): Promise<AgentAnswer | undefined> {
-  const deadline = Date.now() + START_LIMIT_MS;
+  const deadline = performance.now() + START_LIMIT_MS;
   let started: Started | undefined;
   for (;;) {
     try {
@@ -32,7 +32,7 @@ export async function askOrStart(
     } catch (error) {
       if (!(error instanceof NoAgent)) throw error;
     }
-    if (!mayStart || started?.end === 'failed' || Date.now() > deadline) return undefined;
+    if (!mayStart || started?.end === 'failed' || performance.now() > deadline) return undefined;
     if (started === undefined || started.end === 'left') started = startAgent(stateDir);
     await sleep(10);
   }

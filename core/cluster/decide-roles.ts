@@ -227,6 +227,8 @@ export type OpenRequest = {
   ancestors: HistoryEntry[];
   /** Segments of the parent that this node streamed and the dead primary never archived; their rows go with the open. */
   fills?: readonly string[];
+  /** Of the lease that begins with this open. */
+  leaseMs?: number | undefined;
 };
 
 /**
@@ -254,7 +256,7 @@ export function decideOpen(
   | { do: 'open'; head: Head; fork: Lsn; parent: number; forkSegmentWhole: boolean }
   | { do: 'already' }
   | Refused {
-  const { node, timeline } = request;
+  const { node, timeline, leaseMs } = request;
   const promotion = head.promotion;
   if (control.primary !== node)
     return refuse(
@@ -320,7 +322,13 @@ export function decideOpen(
     // With a tail that ends at the fork the parent's segment is served as that tail: nothing is in it past the fork.
     forkSegmentWhole:
       consumed >= forkSegmentEnd || (head.tail?.timeline === parent && parseLsn(head.tail.lsn) === fork),
-    head: openHead(head, request, fork, { ...promotion, state: 'open' }, control.epoch),
+    head: openHead(
+      head,
+      request,
+      fork,
+      { ...promotion, state: 'open', ...(leaseMs === undefined ? {} : { leaseMs }) },
+      control.epoch,
+    ),
   };
 }
 

@@ -84,6 +84,8 @@ export type Promotion = {
    * server is stopped, or before it has itself seen `ms` go by since it saw the trigger.
    */
   after?: { node: string; ms: number };
+  /** From the open on, where the node has a lease: how long it runs. The node's row says so only from the first renewal on. */
+  leaseMs?: number;
   /** Triggered with a declared gap ahead, knowingly: where that begins. A smart promotion must have consumed all up to there. */
   upTo?: { timeline: number; lsn: string };
 };

@@ -148,9 +148,20 @@ export function leaseToOutlast(
   const { promotion } = head;
   if (promotion !== null && promotion.state !== 'open') return promotion.after;
   const lease = leaseOf(control, old);
-  return lease === undefined || lease.released === true
+  const ms = lease === undefined ? openedLeaseMs(control, promotion, old) : lease.ms;
+  return ms === undefined || lease?.released === true
     ? undefined
-    : { node: control.primary, ms: silenceNeeded(lease.ms) };
+    : { node: control.primary, ms: silenceNeeded(ms) };
+}
+
+/** Of a lease that began with the open and was never renewed: one that is cut off in its first seconds takes writes until it is over. */
+function openedLeaseMs(
+  { primary, reign }: Pick<Control, 'reign' | 'primary'>,
+  promotion: Head['promotion'],
+  old: NodeRow | undefined,
+): number | undefined {
+  const isFirst = promotion?.node === primary && promotion?.epoch === reign && old?.role !== 'primary';
+  return isFirst ? promotion.leaseMs : undefined;
 }
 
 /** What the node keeps of its lease; ms on the clock that counts sleep, since the machine's boot. */

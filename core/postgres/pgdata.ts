@@ -120,6 +120,14 @@ export async function runningServer(pgdata: string): Promise<RunningServer | und
   return server;
 }
 
+/** Which run of the server this is: another one has forgotten what its signals said to the last. undefined: none runs. @throws VaultError pgdata */
+export async function serverRun(pgdata: string): Promise<string | undefined> {
+  if ((await runningServer(pgdata)) === undefined) return undefined;
+  const text = await readFile(path.join(pgdata, 'postmaster.pid'), 'utf8').catch(() => '');
+  const [pid = '', , startedAt = ''] = text.split('\n').map((line) => line.trim());
+  return pid === '' ? undefined : `${pid} ${startedAt}`;
+}
+
 /** The lines of postmaster.pid; undefined while the postmaster has not yet written the first. */
 export function parsePostmasterPid(text: string): RunningServer | undefined {
   const lines = text.split('\n').map((line) => line.trim());

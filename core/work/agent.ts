@@ -20,19 +20,19 @@ import {
   type AgentAnswer,
   type AgentRequest,
 } from './agent-socket.ts';
-import { readHead } from './cluster.ts';
 import { ExternalRoles } from './external.ts';
 import { Follower } from './follow.ts';
 import { guardPromotion } from './guard.ts';
 import { inWords, Journal } from './journal.ts';
-import { gateUnconfirmed, LeaseKeeper } from './lease.ts';
+import { passGate } from './gate.ts';
+import { LeaseKeeper } from './lease.ts';
 import { LeaseStop } from './lease-stop.ts';
 import { releaseLease } from './old-lease.ts';
 import { openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock, type NodeLock } from './node-lock.ts';
 import { isWaitNode, readSeal, replaceDurably, statePaths, type Seal } from './node-state.ts';
 import { restoreConnections } from './refuse-connections.ts';
-import { askServer, closeGate, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
+import { askServer, hasTaken, openSealed, Promoter, type OpenOutcome } from './promote.ts';
 import { Pusher } from './push.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
 import { NodeReporter, type Role } from './node-report.ts';
@@ -75,12 +75,12 @@ export async function runAgent(stateDir: string, version: string): Promise<void>
  */
 async function takeOver(): Promise<NodeLock | undefined> {
   const build = buildId();
-  const deadline = Date.now() + TAKE_OVER_MS;
+  const deadline = performance.now() + TAKE_OVER_MS;
   for (;;) {
     const lock = await takeNodeLock(statePaths('.').lock);
     if (lock !== undefined) return lock;
     const answer = await askAgent({ op: 'status' }, build).catch(() => undefined);
-    if (answer?.ok === true || Date.now() > deadline) return undefined;
+    if (answer?.ok === true || performance.now() > deadline) return undefined;
     await sleep(20);
   }
 }
@@ -110,7 +110,7 @@ class Agent {
   #switchDue = false;
   #released = false;
   #opening: Promise<OpenOutcome> | undefined;
-  #lookedAt = 0;
+  #lookedAt = -Infinity;
   #wake: (() => void) | undefined;
 
   constructor(context: NodeContext, version: string) {
@@ -218,19 +218,19 @@ class Agent {
   }
 
   async #loop(): Promise<void> {
-    let gone = Date.now();
+    let gone = performance.now();
     let limit = FIRST_GONE_MS;
     while (!this.#finish) {
-      if (Date.now() - this.#lookedAt > 500) {
-        this.#lookedAt = Date.now();
+      if (performance.now() - this.#lookedAt > 500) {
+        this.#lookedAt = performance.now();
         if ((await runningServer(this.#context.pgdata).catch(() => undefined)) !== undefined)
-          [gone, limit, this.#released] = [Date.now(), GONE_MS, false];
-        else if (await this.#isGone(Date.now() - gone > limit)) return;
+          [gone, limit, this.#released] = [performance.now(), GONE_MS, false];
+        else if (await this.#isGone(performance.now() - gone > limit)) return;
         if (!this.#isHome()) return;
         await this.#endKilledFlush();
         await this.#look();
       }
-      const started = Date.now();
+      const started = performance.now();
       try {
         if (this.#role === 'push') await this.#push();
         // In wait mode the restore command follows and promotes by itself: two that seal would not know what the other gave.
@@ -239,7 +239,7 @@ class Agent {
         this.#journal.state('vault', inWords(error));
       }
       const interval = this.#role === 'follow' ? this.#follower.interval : 1000;
-      await this.#rest(Math.max(5, interval - (Date.now() - started)));
+      await this.#rest(Math.max(5, interval - (performance.now() - started)));
     }
   }
 
@@ -344,32 +344,11 @@ class Agent {
 
   async #follow(): Promise<void> {
     const seal = readSeal(this.#context.paths);
-    if (seal !== undefined && (await this.#stillSealed(seal))) return this.#promoter.pursue(seal);
+    const standing = seal === undefined ? 'over' : await this.#promoter.standing(seal);
+    if (seal !== undefined && standing === 'stands') return this.#promoter.pursue(seal);
+    if (standing === 'gate') return;
     const branch = await this.#follower.poll();
     await this.#promoter.step(branch);
-  }
-
-  /** A seal of an epoch that is over must not be pursued: another node was named since. */
-  async #stillSealed(seal: Seal): Promise<boolean> {
-    try {
-      const head = await readHead(await this.#context.cluster());
-      if (head.promotion?.id === seal.id && head.promotion.state === 'sealed') return true;
-      if (head.promotion?.id === seal.id && head.promotion.state === 'open') return true;
-      this.#journal.state(
-        'promotion',
-        `the seal of epoch ${seal.epoch} is over: the vault is at epoch ${head.epoch}`,
-      );
-      // PostgreSQL may be promoting just now: the gate decides then. A standby that was not yet asked follows on.
-      if (
-        (await recoveryMode(this.#context.pgdata)) !== 'standby' ||
-        fs.existsSync(`${this.#context.pgdata}/promote`)
-      )
-        return true;
-      fs.rmSync(this.#context.paths.seal, { force: true });
-      return false;
-    } catch {
-      return true; // silence ends nothing
-    }
   }
 
   #open(limitMs: number): Promise<OpenOutcome> {
@@ -386,7 +365,7 @@ class Agent {
   #isPrimary(): void {
     this.#switchDue = true;
     this.#reporter.trouble = null;
-    this.#lookedAt = 0;
+    this.#lookedAt = -Infinity;
     this.#roles.expect();
     this.#wake?.();
   }
@@ -492,12 +471,10 @@ class Agent {
       done: 'unconfirmed',
       why: `the vault did not answer for ${limit / 1000} s`,
     }));
-    const opened = await Promise.race([this.#open(limit), late]);
-    const outcome = this.#lease.terms === undefined ? opened : gateUnconfirmed(opened);
-    if (outcome.done === 'gate') {
-      await closeGate(this.#context, outcome.why);
+    const opening = Promise.race([this.#open(limit), late]);
+    const outcome = await passGate(this.#context, this.#lease.terms, opening);
+    if (outcome.done === 'gate')
       return { ok: false, code: 'fenced', message: `this server must not open: ${outcome.why}`, gate: true };
-    }
     if (outcome.done !== 'unconfirmed') return { ok: true };
     this.#reporter.trouble = `opened without the vault's word: ${outcome.why}`;
     return { ok: true, note: `opening unconfirmed: ${outcome.why}` };

@@ -13,11 +13,12 @@ import { readControl, type Cluster } from './cluster.ts';
 import { commitFiles, NotStored } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { declareIgnored, ignoredHereText, ignoreHere, readLocalWord } from './local-off.ts';
-import { gateUnconfirmed, LeaseKeeper } from './lease.ts';
+import { passGate } from './gate.ts';
+import { LeaseKeeper } from './lease.ts';
 import { openNode, type NodeContext } from './node-context.ts';
 import { takeNodeLock } from './node-lock.ts';
 import { readSeal, readText } from './node-state.ts';
-import { closeGate, hasTaken, openSealed } from './promote.ts';
+import { hasTaken, openSealed, type OpenOutcome } from './promote.ts';
 import { answerRestore, sealedView, viewOf, type RestoreSource } from './restore-request.ts';
 import { bringHomeAlone } from './push-spill.ts';
 import { fetchFile, handIn, readWhole } from './store-file.ts';
@@ -125,39 +126,47 @@ export class GateClosed extends Error {
   readonly gate = true;
 }
 
-/** @returns what is to be said in the server's log, if anything. @throws GateClosed  standby.signal is written */
+/**
+ * @returns what is to be said in the server's log, if anything
+ * @throws GateClosed  standby.signal is written; with a lease also where an agent has the lock and does not answer
+ */
 export async function recoveredAlone(stateDir: string): Promise<string | undefined> {
-  return withNode(stateDir, { lock: true }, async (context) => {
-    const lease = new LeaseKeeper(context);
-    const opened = await openSealed(context, undefined, context.settings.openMaxWait, lease);
-    const outcome = lease.terms === undefined ? opened : gateUnconfirmed(opened);
-    if (outcome.done === 'gate') {
-      await closeGate(context, outcome.why);
-      throw new GateClosed(`this server must not open: ${outcome.why}`);
-    }
-    return outcome.done === 'unconfirmed' ? `opening unconfirmed: ${outcome.why}` : undefined;
-  });
+  const need = {
+    lock: true,
+    busy: (context: NodeContext, busy: VaultError) => letIn(context, Promise.reject(busy)),
+  };
+  return withNode(stateDir, need, (context) =>
+    letIn(context, openSealed(context, undefined, context.settings.openMaxWait, new LeaseKeeper(context))),
+  );
 }
 
+/** @returns what is to be said of a server that opens @throws GateClosed */
+async function letIn(context: NodeContext, opening: Promise<OpenOutcome>): Promise<string | undefined> {
+  const outcome = await passGate(context, new LeaseKeeper(context).terms, opening);
+  if (outcome.done === 'gate') throw new GateClosed(`this server must not open: ${outcome.why}`);
+  return outcome.done === 'unconfirmed' ? `opening unconfirmed: ${outcome.why}` : undefined;
+}
+
+/** @param need.busy  what is done where another holds the lock; else that is thrown */
 async function withNode<T>(
   stateDir: string,
-  need: { lock: boolean },
+  need: { lock: boolean; busy?: (context: NodeContext, busy: VaultError) => Promise<T> },
   work: (context: NodeContext) => Promise<T>,
 ): Promise<T> {
   process.chdir(stateDir);
   const context = openNode(stateDir);
   const lock = need.lock ? await takeNodeLock(context.paths.lock, 2000) : undefined;
-  if (need.lock && lock === undefined) {
-    throw new VaultError(
+  try {
+    if (!need.lock || lock !== undefined) return await work(context);
+    const busy = new VaultError(
       'busy',
       `the agent of this server holds ${path.join(stateDir, 'agent.lock')} and does not answer`,
       {
         hint: 'look into agent.log in the state directory; kill -9 of the agent loses nothing',
       },
     );
-  }
-  try {
-    return await work(context);
+    if (need.busy === undefined) throw busy;
+    return await need.busy(context, busy);
   } finally {
     await context.close();
     lock?.release();

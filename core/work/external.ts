@@ -35,7 +35,7 @@ export class ExternalRoles {
   readonly #claimed: () => void;
   /** The timeline of which is known that there is nothing to claim as long as the server is on it. */
   #settled: number | undefined;
-  #nextAt = 0;
+  #nextAt = -Infinity;
   #looking: Promise<void> | undefined;
   /** Of one refusal, so that the bucket is not read again at each look. */
   #examined: { of: string; archivedTo: Lsn } | undefined;
@@ -60,12 +60,12 @@ export class ExternalRoles {
     let promoted: Promoted | undefined;
     try {
       promoted = await this.#promoted();
-      if (promoted === undefined || Date.now() < this.#nextAt) return;
+      if (promoted === undefined || performance.now() < this.#nextAt) return;
       await this.#claim(await this.#context.cluster(), promoted);
     } catch (error) {
       const { heartbeatInterval } = this.#context.settings;
       const isAway = error instanceof VaultError && ['unreachable', 'busy'].includes(error.code);
-      this.#nextAt = Date.now() + (isAway ? AGAIN_MS : heartbeatInterval);
+      this.#nextAt = performance.now() + (isAway ? AGAIN_MS : heartbeatInterval);
       this.why = whyNot(this.#context.node, error);
       this.#journal.state('external', this.why);
     }

@@ -24,7 +24,6 @@ import { endLease, keepLease, livingWatchdog, shortenLease } from './lease-file.
 import type { NodeContext } from './node-context.ts';
 import type { StatePaths } from './node-state.ts';
 import { startWatchdog } from './programs.ts';
-import type { OpenOutcome } from './promote.ts';
 import type { WriterSeat } from './writer.ts';
 
 /** What a lease is made of; undefined: this node has none. @throws VaultError usage  the settings do not go together */
@@ -139,13 +138,6 @@ export class LeaseKeeper {
     if (this.terms === undefined) return;
     await needWatchdog(this.#context.paths, this.#context.stateDir, this.terms);
   }
-}
-
-/** With a lease a server opens only where the vault has said so: an unconfirmed one would have none. */
-export function gateUnconfirmed(outcome: OpenOutcome): OpenOutcome {
-  return outcome.done === 'unconfirmed'
-    ? { done: 'gate', why: `${outcome.why}, and this node has a lease` }
-    : outcome;
 }
 
 /** How long a watchdog that was just started may take until it beats, ms. */

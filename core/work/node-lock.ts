@@ -17,10 +17,10 @@ export type NodeLock = { release(): void };
  * @throws VaultError local  when the file cannot be made (state directory missing, read-only, another user's)
  */
 export async function takeNodeLock(file: string, waitMs = 0): Promise<NodeLock | undefined> {
-  const deadline = Date.now() + waitMs;
+  const deadline = performance.now() + waitMs;
   for (;;) {
     const lock = tryLock(file);
-    if (lock !== undefined || Date.now() >= deadline) return lock;
+    if (lock !== undefined || performance.now() >= deadline) return lock;
     await sleep(20);
   }
 }

@@ -16,7 +16,7 @@ import { parseWalName } from '../wal/name.ts';
 import { putEvent, type Cluster } from './cluster.ts';
 import type { ExternalRoles } from './external.ts';
 import type { Follower } from './follow.ts';
-import { heartbeat, reportNode, swapNonce, type NodeReport } from './heartbeat.ts';
+import { reportNode, swapNonce, type NodeReport } from './heartbeat.ts';
 import { forgetLease } from './lease-file.ts';
 import type { LeaseKeeper } from './lease.ts';
 import { readLocalWord } from './local-off.ts';
@@ -50,6 +50,7 @@ export class NodeReporter {
   #swapping: Promise<void> | undefined;
   #unwatched: string | null = null;
   #isTelling = false;
+  #role: Role | undefined;
   /** The last report said that the server has reached the end of its base backup. */
   #consistent = false;
   /** What is wrong with this node, for its row; null: nothing. */
@@ -96,13 +97,16 @@ export class NodeReporter {
     // An agent may outlive its server for a moment, or be started by the last hook of a killed one: it has nothing to report then.
     if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined) return;
     const cluster = await this.#context.cluster();
+    // What kept it from writing as a primary would keep it, as the standby that it is now, from being a target.
+    if (role !== 'push' && this.#role === 'push') this.trouble = null;
+    this.#role = role;
+    const isStill = () => roleNow() === role;
     if (role !== 'push') await this.#watchStandby();
     const report = await this.#report(role);
     if (role !== 'push') {
       // One that hangs must not hold up the first renewal of a node that is being promoted, nor land on it.
-      const isStandby = () => roleNow() === role;
       const { terms } = this.#lease;
-      const write = () => reportNode(cluster, report, undefined, isStandby);
+      const write = () => reportNode(cluster, report, undefined, isStill);
       await (terms === undefined
         ? write()
         : withLimit(renewalLimit(terms.ms), 'the report of a standby', write));
@@ -124,17 +128,22 @@ export class NodeReporter {
         // not waited for: it stands behind commits, of which one may hang, and the next renewal must not
         this.#swapping ??= swapNonce(cluster, this.#context.seat)
           .then(() => void (this.trouble = null))
-          .catch((error: unknown) => this.#cannotWrite(cluster, report, error).catch(() => {}))
+          .catch((error: unknown) => this.#cannotWrite(cluster, report, error, isStill).catch(() => {}))
           .finally(() => (this.#swapping = undefined));
       }
       this.#tellStop(cluster);
     } catch (error) {
-      await this.#cannotWrite(cluster, report, error);
+      await this.#cannotWrite(cluster, report, error, isStill);
     }
   }
 
   /** A primary that may not write says so in its row, whatever the vault thinks of its epoch. @throws the failure */
-  async #cannotWrite(cluster: Cluster, report: NodeReport, error: unknown): Promise<never> {
+  async #cannotWrite(
+    cluster: Cluster,
+    report: NodeReport,
+    error: unknown,
+    isStill: () => boolean,
+  ): Promise<never> {
     if (isPassing(error) || !(error instanceof VaultError)) throw error;
     const hint =
       error.code === 'fenced'
@@ -149,8 +158,9 @@ export class NodeReporter {
         epoch: 0,
         text: unclaimed ?? error.message,
       });
-    this.trouble = trouble;
-    await heartbeat(cluster, { ...report, trouble });
+    // it may have stood behind commits for long, and the node be a standby by now
+    if (isStill()) this.trouble = trouble;
+    await reportNode(cluster, { ...report, trouble }, undefined, isStill);
     throw error;
   }
 

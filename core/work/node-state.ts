@@ -61,6 +61,8 @@ export type Seal = {
   wholeForks: number[];
   /** Bytes. */
   segmentSize: number;
+  /** The run of the server that was asked to promote (serverRun): from then on it may be promoting, whatever files lie there. */
+  asked?: string;
 };
 
 /** How many times a wrapper answers "not yet" by itself before it asks again: a dead agent is noticed by then. */
@@ -339,7 +341,8 @@ export function isReportDue(paths: StatePaths, intervalMs: number): boolean {
   const at = fs.statSync(paths.reported, { throwIfNoEntry: false })?.mtimeMs;
   if (at === undefined) return true;
   const isConsistent = readText(paths.reported)?.trim() === 'consistent';
-  return Date.now() - at >= (isConsistent ? intervalMs : Math.min(intervalMs, 500));
+  const age = Date.now() - at;
+  return age < 0 || age >= (isConsistent ? intervalMs : Math.min(intervalMs, 500)); // the clock may have been set back
 }
 
 /** %r of the last restart point; all zeros is no position. */

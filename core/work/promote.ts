@@ -14,30 +14,22 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { VaultError } from '../errors.ts';
 import { tailSegment } from '../cluster/decide-archive.ts';
 import type { Promotion } from '../cluster/facts.ts';
-import { readControl as readControlFile } from '../postgres/pgdata.ts';
+import { readControl as readControlFile, serverRun } from '../postgres/pgdata.ts';
 import { promote } from '../postgres/server.ts';
-import { hasSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
+import { hasSignalFile, recoveryMode } from '../postgres/signal-files.ts';
 import { withConnection } from '../postgres/sql.ts';
 import { readWalFile } from '../postgres/wal-directory.ts';
 import { parseLsn, type Lsn } from '../wal/lsn.ts';
 import { hex8, historyName, isSegmentName } from '../wal/name.ts';
 import type { Branch } from './branch.ts';
-import type { Cluster } from './cluster.ts';
+import { readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { bootMs } from './boot-clock.ts';
 import type { Follower } from './follow.ts';
 import type { LeaseKeeper } from './lease.ts';
 import { inWords, type Journal } from './journal.ts';
 import { isPassing, type NodeContext } from './node-context.ts';
-import {
-  readOnlySignal,
-  readSeal,
-  readServed,
-  removeDurably,
-  replaceDurably,
-  writeSeal,
-  type Seal,
-} from './node-state.ts';
+import { readSeal, readServed, removeDurably, replaceDurably, writeSeal, type Seal } from './node-state.ts';
 import { OldLease } from './old-lease.ts';
 import { openPromotion, sealPromotion } from './promotion.ts';
 import { givenUpTo, keepLastSegment, prepareSeal, upToName } from './sealing.ts';
@@ -53,7 +45,7 @@ export class Promoter {
   readonly #follower: Follower;
   readonly #oldLease = new OldLease();
   #seen: string | undefined;
-  #askedAt = 0;
+  #askedAt = -Infinity;
   /** The last segment whose file the agent gave to a hook; the hook may not have written `served` yet. */
   lastGiven: string | undefined;
 
@@ -107,19 +99,58 @@ export class Promoter {
     await this.#afterSeal(cluster, branch, sealed);
   }
 
+  /**
+   * Does the seal still hold? One of an epoch that is over must not be pursued: another node was named since.
+   *
+   * @returns gate: it is over, but PostgreSQL may be promoting just now, so the seal stays, and `recovered` decides; over: it is gone
+   */
+  async standing(seal: Seal): Promise<'stands' | 'gate' | 'over'> {
+    const { pgdata, paths } = this.#context;
+    try {
+      const head = await readHead(await this.#context.cluster());
+      if (head.promotion?.id === seal.id && head.promotion.state !== 'triggered') return 'stands';
+      this.#journal.state(
+        'promotion',
+        `the seal of epoch ${seal.epoch} is over: the vault is at epoch ${head.epoch}`,
+      );
+      // PostgreSQL takes `promote` away as soon as it has seen it, and its signal file only at the end of recovery
+      const isAsked = seal.asked !== undefined && seal.asked === (await serverRun(pgdata));
+      if (isAsked || (await recoveryMode(pgdata)) !== 'standby' || (await hasSignalFile(pgdata, 'promote')))
+        return 'gate';
+      fs.rmSync(paths.seal, { force: true }); // a standby that was not asked follows on
+      return 'over';
+    } catch {
+      return 'stands'; // silence ends nothing
+    }
+  }
+
   /** With the seal written here: PostgreSQL is asked to promote, and asked again where it still recovers. */
   async pursue(seal: Seal): Promise<void> {
-    if (Date.now() - this.#askedAt < ASK_AGAIN_MS) return;
+    if (performance.now() - this.#askedAt < ASK_AGAIN_MS) return;
     if (!(await hasSignalFile(this.#context.pgdata, 'standby.signal'))) return; // it has begun, or is done
-    this.#askedAt = Date.now();
+    // PostgreSQL writes it only after it has removed its signal file, which lies there again: asked once more it would take another number
+    if ((await newHistory(this.#context, seal)) !== undefined)
+      return this.#journal.state(
+        'promotion',
+        `timeline ${seal.reserved} was taken here, and the gate was closed: not promoted again. Trigger another standby with --supersede ${seal.epoch}, and make this one anew by 'walvault rejoin'`,
+      );
+    this.#askedAt = performance.now();
     this.#follower.words.clear();
     await this.#resumeReplay();
+    this.#noteAsked(seal, await serverRun(this.#context.pgdata));
     await promote(this.#context.pgdata);
     this.#journal.state(
       'promotion',
       `PostgreSQL is asked to promote: sealed at ${seal.lsn}, timeline ${seal.reserved} reserved`,
     );
     crashPoint('promote-signalled');
+  }
+
+  /** Before it is asked, so that who kills the agent in between leaves a standby that waits, and none that opens with no gate. */
+  #noteAsked({ id }: Seal, run: string | undefined): void {
+    const seal = readSeal(this.#context.paths); // the gate may have removed it meanwhile
+    if (run !== undefined && seal?.id === id && seal.asked !== run)
+      writeSeal(this.#context.paths, { ...seal, asked: run });
   }
 
   /**
@@ -169,7 +200,7 @@ export class Promoter {
     writeSeal(this.#context.paths, seal);
     crashPoint('promote-seal-written');
     this.#follower.words.clear();
-    this.#askedAt = 0;
+    this.#askedAt = -Infinity;
     await this.pursue(seal);
   }
 
@@ -209,7 +240,7 @@ export async function openSealed(
   limitMs: number,
   lease?: LeaseKeeper,
 ): Promise<OpenOutcome> {
-  const deadline = Date.now() + limitMs;
+  const deadline = performance.now() + limitMs;
   for (;;) {
     const seal = readSeal(context.paths);
     if (seal === undefined) return { done: 'nothing' };
@@ -226,6 +257,9 @@ export async function openSealed(
         why: `PostgreSQL did not take timeline ${seal.reserved}, which was reserved for it`,
       };
     }
+    const taken = await takenTimeline(context.pgdata);
+    if (taken > seal.reserved)
+      return { done: 'gate', why: `it took timeline ${taken}, and ${seal.reserved} was reserved for it` };
     crashPoint('open-asked');
     try {
       const cluster = await context.cluster();
@@ -234,7 +268,7 @@ export async function openSealed(
       await openPromotion(
         cluster,
         context.seat,
-        { timeline: seal.reserved, historyText, readSegment },
+        { timeline: seal.reserved, historyText, readSegment, leaseMs: lease?.terms?.ms },
         context.histories,
       );
       lease?.begin(sentAt, seal.epoch);
@@ -258,20 +292,11 @@ export async function openSealed(
         'promotion',
         `the vault cannot be told that timeline ${seal.reserved} is open: ${inWords(error)}`,
       );
-      if (Date.now() >= deadline)
+      if (performance.now() >= deadline)
         return { done: 'unconfirmed', why: `the vault did not answer (${inWords(error)})` };
     }
     await sleep(200);
   }
-}
-
-/**
- * The gate's work: the signal file first, then the reason, both flushed: the restart is read-only whatever happens next.
- */
-export async function closeGate(context: NodeContext, why: string): Promise<void> {
-  await writeSignalFile(context.pgdata, readOnlySignal(context.paths));
-  replaceDurably(context.paths.refused, `${why}\n`);
-  removeDurably(context.paths.seal);
 }
 
 /** The history that PostgreSQL wrote for the reserved timeline, once its end of recovery stands in pg_control (or `recovered` runs). */
@@ -282,6 +307,10 @@ async function newHistory(context: NodeContext, seal: Seal): Promise<string | un
 
 /** Has PostgreSQL taken this timeline for good? Until its end-of-recovery record a crash throws it back to the old one. */
 export async function hasTaken(pgdata: string, timeline: number): Promise<boolean> {
-  const control = await readControlFile(pgdata);
-  return control.timeline >= timeline || control.minRecoveryTimeline >= timeline;
+  return (await takenTimeline(pgdata)) >= timeline;
+}
+
+async function takenTimeline(pgdata: string): Promise<number> {
+  const { timeline, minRecoveryTimeline } = await readControlFile(pgdata);
+  return Math.max(timeline, minRecoveryTimeline);
 }

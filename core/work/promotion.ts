@@ -84,11 +84,13 @@ export async function openPromotion(
     historyText: string;
     /** Reads a segment of the parent from this node's pg_wal: what was streamed and never archived goes to the vault with the open. */
     readSegment?: (name: string) => Promise<Buffer | undefined>;
+    /** Of the lease that begins with it; undefined: none does. */
+    leaseMs?: number | undefined;
   },
   cache?: HistoryCache,
 ): Promise<'opened' | 'already'> {
   const { manifest } = cluster.vault;
-  const { timeline, historyText } = opened;
+  const { timeline, historyText, leaseMs } = opened;
   const ancestors = parseHistory(historyText);
   const bytes = Buffer.from(historyText);
   const key = objectKeys.history(cluster, historyName(timeline).slice(0, 8), sha256Of(bytes));
@@ -111,7 +113,7 @@ export async function openPromotion(
           if (stored !== 'same') fills.set(name, stored);
         }
         const request: OpenRequest = {
-          ...{ node: seat.node, place: seat.place, nonce, timeline, ancestors },
+          ...{ node: seat.node, place: seat.place, nonce, timeline, ancestors, leaseMs },
           fills: [...fills.keys()],
         };
         const decision = decideOpen(control, head, lineage, request, cluster.segmentSize);

@@ -27,7 +27,7 @@ export class VaultLane implements Lane {
   readonly kind = 'vault';
   readonly #context: NodeContext;
   readonly #onControl: (control: Control) => void;
-  #checkedAt = 0;
+  #checkedAt = -Infinity;
   #fence: ReturnType<typeof decideWriter>;
   #isOff = false;
 
@@ -53,7 +53,7 @@ export class VaultLane implements Lane {
     try {
       return await commitFiles(cluster, seat, files, histories);
     } catch (error) {
-      if (error instanceof NotStored) this.#checkedAt = 0; // what was known of archiving is over
+      if (error instanceof NotStored) this.#checkedAt = -Infinity; // what was known of archiving is over
       throw error;
     }
   }
@@ -63,7 +63,7 @@ export class VaultLane implements Lane {
    * fine for anybody, so only names without a row are refused here; the commit decides again, by condition.
    */
   async #checkWriter(cluster: Cluster, name: string): Promise<void> {
-    if (Date.now() - this.#checkedAt >= CHECK_MS) {
+    if (performance.now() - this.#checkedAt >= CHECK_MS) {
       const { seat } = this.#context;
       this.#fence = await inTurn(seat, async () => {
         const [control, head] = await Promise.all([readControl(cluster), readHead(cluster)]);
@@ -72,7 +72,7 @@ export class VaultLane implements Lane {
         const state = settle(seat.store.read() ?? { epoch: 0, nonce: '', next: null }, head);
         return decideWriter(control, head, writerOf(seat, state));
       });
-      this.#checkedAt = this.#fence === undefined ? Date.now() : 0;
+      this.#checkedAt = this.#fence === undefined ? performance.now() : -Infinity;
     }
     if (this.#fence === undefined || (await isHeld(cluster, name))) return;
     throw new VaultError(this.#fence.code, this.#fence.message, { hint: this.#fence.hint });

@@ -52,8 +52,8 @@ export class SpillLane implements Lane {
   /** performance.now() of the first failure since the vault took a file. */
   #awaySince: number | undefined;
   #notBefore = 0;
-  #checkedAt = 0;
-  #tendedAt = 0;
+  #checkedAt = -Infinity;
+  #tendedAt = -Infinity;
   #bringing: Promise<number> | undefined;
   /** Commits begun, and those under way: what lands while spills come home is not home yet. */
   #commits = 0;
@@ -105,20 +105,20 @@ export class SpillLane implements Lane {
 
   postpone(error: unknown): void {
     this.#notBefore = performance.now() + POSTPONE_MS;
-    this.#checkedAt = 0;
+    this.#checkedAt = -Infinity;
     this.#journal.state('spill', `nothing can be spilled into ${this.#url}: ${inWords(error)}`);
   }
 
   /** @throws VaultError unconfigured | unreachable | refused, fenced, copied (this node may not spill there) */
   async open(): Promise<Cluster> {
     const cluster = await this.#open();
-    if (Date.now() - this.#checkedAt < CHECK_MS) return cluster;
+    if (performance.now() - this.#checkedAt < CHECK_MS) return cluster;
     const control = await readControl(cluster);
     const { head } = await readBranch(cluster, this.#histories);
     const state = this.#seat.store.read() ?? { epoch: 0, nonce: '', next: null };
     const refusal = decideSpiller(control, head, writerOf(this.#seat, state));
     if (refusal) throw new VaultError(refusal.code, refusal.message, { hint: refusal.hint });
-    this.#checkedAt = Date.now();
+    this.#checkedAt = performance.now();
     return cluster;
   }
 
@@ -212,8 +212,8 @@ export class SpillLane implements Lane {
 
   /** What was spilled before, with nothing waiting that would ask for it: home as soon as the vault answers. */
   tend(): void {
-    if (Date.now() - this.#tendedAt < TEND_MS || this.#bringing !== undefined || !this.isAway) return;
-    this.#tendedAt = Date.now();
+    if (performance.now() - this.#tendedAt < TEND_MS || this.#bringing !== undefined || !this.isAway) return;
+    this.#tendedAt = performance.now();
     void this.#context
       .cluster()
       .then((active) => this.bringHome(active))

@@ -65,9 +65,9 @@ export class Pusher {
   #paused: { until: number; error: unknown } | undefined;
   #lastError: unknown;
   #lastArchived: string | null = null;
-  #scannedAt = 0;
-  #sweptAt = 0;
-  #tendedAt = 0;
+  #scannedAt = -Infinity;
+  #sweptAt = -Infinity;
+  #tendedAt = -Infinity;
   #declaring: Promise<number> | undefined;
   #finishing = false;
   #stopping = false;
@@ -111,8 +111,8 @@ export class Pusher {
       await job.done;
       return job.notice;
     }
-    const deadline = Date.now() + this.#context.settings.archiveTimeout;
-    if (this.#paused !== undefined && this.refusal !== undefined && Date.now() < this.#paused.until)
+    const deadline = performance.now() + this.#context.settings.archiveTimeout;
+    if (this.#paused !== undefined && this.refusal !== undefined && performance.now() < this.#paused.until)
       throw this.#paused.error;
     this.#paused = undefined;
     this.#lastError = undefined;
@@ -121,14 +121,14 @@ export class Pusher {
     await this.scan(true).catch(() => {});
     this.#pump();
     await this.#within(job.done, deadline);
-    const until = Math.min(deadline, Date.now() + AHEAD_LIMIT_MS);
+    const until = Math.min(deadline, performance.now() + AHEAD_LIMIT_MS);
     this.#ahead = 0;
     while (
       this.#jobs.size > 0 &&
       this.#ahead < AHEAD &&
       !this.#finishing &&
       this.#lastError === undefined &&
-      Date.now() < until
+      performance.now() < until
     ) {
       await Promise.race([
         sleep(20),
@@ -186,8 +186,9 @@ export class Pusher {
 
   /** With nothing waiting that would ask for it: as soon as the vault answers. */
   #tendIgnored(): void {
-    if (Date.now() - this.#tendedAt < PROBE_MS || readIgnored(this.#context.paths).length === 0) return;
-    this.#tendedAt = Date.now();
+    if (performance.now() - this.#tendedAt < PROBE_MS || readIgnored(this.#context.paths).length === 0)
+      return;
+    this.#tendedAt = performance.now();
     void this.#context
       .cluster()
       .then((cluster) => this.#declareIgnored(cluster))
@@ -198,18 +199,20 @@ export class Pusher {
 
   async #within(work: Promise<void>, deadline: number): Promise<void> {
     const over = new AbortController();
-    const late = sleep(Math.max(0, deadline - Date.now()), undefined, { signal: over.signal }).then(() => {
-      throw (
-        this.#lastError ??
-        new VaultError(
-          'unreachable',
-          `the vault did not take the file within ${this.#context.settings.archiveTimeout / 1000} s`,
-          {
-            hint: 'PostgreSQL keeps the segment and asks again; look at the connection to the vault.',
-          },
-        )
-      );
-    });
+    const late = sleep(Math.max(0, deadline - performance.now()), undefined, { signal: over.signal }).then(
+      () => {
+        throw (
+          this.#lastError ??
+          new VaultError(
+            'unreachable',
+            `the vault did not take the file within ${this.#context.settings.archiveTimeout / 1000} s`,
+            {
+              hint: 'PostgreSQL keeps the segment and asks again; look at the connection to the vault.',
+            },
+          )
+        );
+      },
+    );
     late.catch(() => {});
     try {
       await Promise.race([work, late]);
@@ -223,11 +226,11 @@ export class Pusher {
     if (this.#finishing || this.#stopping) return;
     this.#tendIgnored();
     if (readLocalWord(this.#context.paths) !== undefined) return this.#ignoreAll();
-    if (this.#paused !== undefined && Date.now() < this.#paused.until) return;
+    if (this.#paused !== undefined && performance.now() < this.#paused.until) return;
     this.#paused = undefined;
     if (this.#stay.lane.kind === 'vault') this.#spill.tend();
-    if (this.#jobs.size >= QUEUE / 2 || (!now && Date.now() - this.#scannedAt < 1000)) return;
-    this.#scannedAt = Date.now();
+    if (this.#jobs.size >= QUEUE / 2 || (!now && performance.now() - this.#scannedAt < 1000)) return;
+    this.#scannedAt = performance.now();
     const directory = path.join(this.#context.pgdata, 'pg_wal');
     // Beside another archiver that stands still what is in the vault stays ready: it must not fill the look.
     const marked = listDir(this.#context.paths.now).filter((file) => file.endsWith('.ok')).length;
@@ -295,7 +298,9 @@ export class Pusher {
       job.state = 'stored';
       void this.#commit(stay, cluster);
     } catch (error) {
+      const isGone = stay === this.#stay && (await this.#isGone(job, error));
       if (stay !== this.#stay) return;
+      if (isGone) return void this.#commit(stay, cluster);
       job.error = error;
       job.state = isPassing(error) ? 'queued' : 'failed';
       if (job.state === 'queued') this.#again(stay, error);
@@ -304,6 +309,19 @@ export class Pusher {
       stay.storing--;
       if (stay === this.#stay && this.#lastError === undefined && this.#paused === undefined) this.#pump();
     }
+  }
+
+  /**
+   * Two looks at once: one lists a file, PostgreSQL has its answer by the marker, the other look sweeps that away, and the first queues what
+   * is archived. By the time that its turn comes it may be recycled: that is no failure of those that wait behind it.
+   */
+  async #isGone(job: Job, error: unknown): Promise<boolean> {
+    if (!(error instanceof VaultError && error.code === 'pgdata')) return false;
+    const directory = path.join(this.#context.pgdata, 'pg_wal');
+    if (await isReady(directory, job.name).catch(() => true)) return false;
+    if (this.#jobs.get(job.name) === job) this.#jobs.delete(job.name);
+    job.reject(error);
+    return true;
   }
 
   /** Commits what is stored at the front of the queue, as one transaction, until something there is not stored yet. */
@@ -421,8 +439,8 @@ export class Pusher {
   }
 
   async #sweepMarkers(directory: string): Promise<void> {
-    if (Date.now() - this.#sweptAt < 10_000) return;
-    this.#sweptAt = Date.now();
+    if (performance.now() - this.#sweptAt < 10_000) return;
+    this.#sweptAt = performance.now();
     for (const file of listDir(this.#context.paths.now)) {
       if (!file.endsWith('.ok') || (await isReady(directory, file.slice(0, -3)))) continue;
       fs.rmSync(path.join(this.#context.paths.now, file), { force: true });
@@ -456,7 +474,13 @@ export class Pusher {
 
   /** What was ignored here comes before everything else, and no spill can say that of a segment. */
   #spillIsDue(): boolean {
-    return this.#spill.failed() && readIgnored(this.#context.paths).length === 0;
+    try {
+      return this.#spill.failed() && readIgnored(this.#context.paths).length === 0;
+    } catch (error) {
+      // asked where nobody awaits: thrown there it would end the agent
+      this.#journal.state('spill', `nothing can be spilled: ${inWords(error)}`);
+      return false;
+    }
   }
 
   /** Everything that waits goes to the other lane; what is under way on this one may land and is the same there. */
@@ -513,7 +537,7 @@ export class Pusher {
   #refuse(stay: Stay, error: unknown, job: Job): void {
     if (stay.lane.kind === 'spill') return this.#giveUp(error);
     this.#spill.answered();
-    this.#paused = { until: Date.now() + REFUSAL_MS, error };
+    this.#paused = { until: performance.now() + REFUSAL_MS, error };
     this.#journal.state('push', `archiving is refused at ${job.name}: ${inWords(error)}`);
     const all = [...this.#jobs.values()];
     this.#jobs.clear();

@@ -31,7 +31,7 @@ const IMMEDIATE_STOP_MS = 10_000;
 export class RoleWatch {
   readonly #context: NodeContext;
   readonly #journal: Journal;
-  #lookedAt = 0;
+  #lookedAt = -Infinity;
   #looking: Promise<void> | undefined;
   #commands: Promise<void> = Promise.resolve();
 
@@ -46,8 +46,8 @@ export class RoleWatch {
     const every = stopsFenced(this.#context.settings)
       ? Math.min(STOP_LOOK_MS, heartbeatInterval)
       : heartbeatInterval;
-    if (this.#looking !== undefined || Date.now() - this.#lookedAt < every) return;
-    this.#lookedAt = Date.now();
+    if (this.#looking !== undefined || performance.now() - this.#lookedAt < every) return;
+    this.#lookedAt = performance.now();
     this.#looking = this.#lookOnce()
       .catch((error: unknown) => this.#journal.state('role', `role: ${inWords(error)}`))
       .finally(() => (this.#looking = undefined));
@@ -55,7 +55,7 @@ export class RoleWatch {
 
   /** The role may just have changed: the next look() looks at once. */
   expect(): void {
-    this.#lookedAt = 0;
+    this.#lookedAt = -Infinity;
   }
 
   /** Until a command of on_role_change that runs has ended; each has its own time limit. */

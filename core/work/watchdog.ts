@@ -169,10 +169,13 @@ function agentPid(paths: StatePaths): number | undefined {
   }
 }
 
-/** A process that runs this bundle, and is no zombie; a number may have been given again. */
+/** A process that runs this bundle for this state directory, and is no zombie; a number may have been given again, to that of another server too. */
 function isProgram(pid: number, bundle: string): boolean {
   try {
-    return fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(bundle);
+    return (
+      fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(bundle) &&
+      fs.readlinkSync(`/proc/${pid}/cwd`) === process.cwd() // each works in its state directory
+    );
   } catch {
     return false;
   }

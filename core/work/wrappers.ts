@@ -239,7 +239,8 @@ fail
 fi
 exit 0
 `,
-    // 200 is the gate's; anything else above 125 would kill the promotion with the signal files already gone.
+    // 200 is the gate's; anything else above 125 would kill the promotion with the signal files already gone. With a lease the gate is closed
+    // here where the bundle cannot, being killed: PostgreSQL takes any other failure for leave to open.
     recovered: `${head('recovered')}[ . -ef "$P" ] || exit 0
 [ -e "$S/detached" ] && exit 0
 [ -e "$S/seal" ] || exit 0
@@ -248,6 +249,12 @@ case $? in
 0) exit 0 ;;
 200) exit 200 ;;
 esac
+if grep -q '^ *lease *= *"*0*[1-9]' "$S/settings.toml" 2>/dev/null; then
+  F=standby.signal
+  if [ -e "$S/wait" ]; then F=recovery.signal; fi
+  echo "walvault: this server must not open: the vault was not asked, and this node has a lease" >&2
+  : >> "$P/$F" && exit 200
+fi
 exit 1
 `,
   };

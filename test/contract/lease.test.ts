@@ -85,6 +85,15 @@ describe.each(vaultKinds)('a lease on $name', (kind) => {
     expect(await rowOf('db1')).toMatchObject({ lease: { epoch: 1, count: 1 } });
   });
 
+  test('a lease that began with the open is outlasted before its first renewal', async () => {
+    await newStandby(db1.cluster, 'db3');
+    await triggerPromotion(db1.cluster, { mode: 'smart', to: 'db2' });
+    await finishPromotion(db1.cluster, db2, undefined, TERMS.ms);
+    // cut off in this moment it takes writes until its watchdog stops it
+    const { after } = await triggerPromotion(db1.cluster, { mode: 'fast', to: 'db3' });
+    expect(after).toEqual({ node: 'db2', ms: 31_500 });
+  });
+
   test('a trigger between its read and its write makes it fail, by its condition', async () => {
     await renew();
     const late = await wired(inBetween(() => triggerPromotion(db2.cluster, { mode: 'smart', to: 'db2' })));

@@ -15,6 +15,7 @@ import { openCluster, readControl, readHead, type Cluster } from '../../core/wor
 import { Journal } from '../../core/work/journal.ts';
 import { readIgnored, setLocalWord } from '../../core/work/local-off.ts';
 import type { NodeContext } from '../../core/work/node-context.ts';
+import { claimRole } from '../../core/work/promotion.ts';
 import { readText, statePaths, writerStore } from '../../core/work/node-state.ts';
 import { Pusher } from '../../core/work/push.ts';
 import { openReplica, relayPass } from '../../core/work/relay.ts';
@@ -225,6 +226,67 @@ describe('spilling', () => {
     const line = expect.stringContaining(`archiving not active: ignoring pg_wal/${segment(1, 3)} `);
     expect(lines).toEqual([line, line]);
     expect(readIgnored(context.paths)).toEqual([{ from: segment(1, 3), to: segment(1, 3) }]);
+  });
+
+  test('a refusal that is over is not told for as long as the clock was set back', async () => {
+    await newStandby(A, 'db2');
+    await triggerPromotion(A, {
+      mode: 'fast',
+      to: 'db2',
+      direct: { open: () => Promise.resolve(B), lose: false },
+    });
+    await expect(archive(segment(1, 2))).rejects.toMatchObject({ code: 'fenced' });
+    await claimRole(A, context.seat, {
+      timeline: 1,
+      historyText: undefined,
+      supersede: 2,
+      direct: { open: () => Promise.resolve(B), lose: false },
+    });
+    const real = Date.now.bind(Date);
+    const clock = jest.spyOn(Date, 'now').mockImplementation(() => real() - 3_600_000);
+    try {
+      await waitFor('the segment in the vault', 10_000, async () => {
+        await archive(segment(1, 2));
+        return true;
+      });
+    } finally {
+      clock.mockRestore();
+    }
+    expect(await names(A)).toEqual(segments(1, 2));
+  });
+
+  test('a file that PostgreSQL has let go while it waited here is no failure of what lies behind it', async () => {
+    await archive(segment(1, 2));
+    // as a look finds it that has listed the file before its answer, and asks for the marker after another look swept it away
+    put(segment(1, 2));
+    unlinkSync(path.join(context.stateDir, 'now', `${segment(1, 2)}.ok`));
+    const [held, open] = [Promise.withResolvers<void>(), context.cluster];
+    context.cluster = () => held.promise.then(open);
+    const done = pusher.archive(segment(1, 3), put(segment(1, 3)));
+    await waitFor('both in the queue', 5000, () => pusher.waiting === 2);
+    for (const gone of [segment(1, 2), `archive_status/${segment(1, 2)}.ready`])
+      unlinkSync(path.join(context.pgdata, 'pg_wal', gone));
+    held.resolve();
+    await done;
+    expect(await names(A)).toEqual(segments(1, 3));
+  });
+
+  test('a spill.json that cannot be read does not end the agent: the vault is waited for', async () => {
+    const lost: unknown[] = [];
+    const note = (error: unknown): void => void lost.push(error);
+    process.on('unhandledRejection', note);
+    try {
+      context = contextOf({ drAfter: '1s', archiveTimeout: '3s' }); // where spills go that file says alone
+      pusher = new Pusher(context, new Journal(context.paths));
+      writeFileSync(context.paths.spill, '{');
+      away.a = true;
+      await expect(archive(segment(1, 2))).rejects.toMatchObject({ code: 'unreachable' });
+      away.a = false;
+      await archive(segment(1, 2));
+      expect(lost).toEqual([]);
+    } finally {
+      process.off('unhandledRejection', note);
+    }
   });
 
   test('what is not armed is not spilled', async () => {

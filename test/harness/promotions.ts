@@ -32,13 +32,19 @@ export async function promote(
   return finishPromotion(cluster, node, lsnOf(forkSegment));
 }
 
-/** Seal and open of a promotion that was triggered. @param fork  where the node's replay ends */
-export async function finishPromotion(cluster: Cluster, node: FakeNode, fork?: bigint): Promise<Promotion> {
+/** Seal and open of a promotion that was triggered. @param fork  where the node's replay ends @param leaseMs  of the node's lease, which begins */
+export async function finishPromotion(
+  cluster: Cluster,
+  node: FakeNode,
+  fork?: bigint,
+  leaseMs?: number,
+): Promise<Promotion> {
   const { head, histories } = await readBranch(cluster);
   const lsn = fork ?? parseLsn(head.tail?.lsn ?? head.lsn ?? '0/0');
   const sealed = await sealPromotion(node.cluster, { node: node.seat.node, timeline: head.timeline, lsn });
   const before = histories.get(head.timeline)?.text ?? '';
   const own = `${head.timeline}\t0/${lsn.toString(16).toUpperCase()}\tno recovery target specified\n`;
-  await openPromotion(node.cluster, node.seat, { timeline: sealed.reserved!, historyText: before + own });
+  const historyText = before + own;
+  await openPromotion(node.cluster, node.seat, { timeline: sealed.reserved!, historyText, leaseMs });
   return sealed;
 }

@@ -184,6 +184,7 @@ describe('what a target has to outlast', () => {
     ...{ id: 'p', epoch: 2, node: 'db2', mode: 'smart', state: 'triggered', at: '2026-01-01T00:00:00.000Z' },
     ...(after === undefined ? {} : { after }),
   });
+  const opened: Promotion = { ...pending(), state: 'open', leaseMs: 30_000 };
   const present = control({ primary: 'db1', epoch: 1, reign: 1 });
 
   test.each<[string, Parameters<typeof leaseToOutlast>, Promotion['after']]>([
@@ -199,6 +200,26 @@ describe('what a target has to outlast', () => {
     [
       'nothing of one that released it',
       [present, head(), { ...old, lease: { ...old.lease!, released: true } }, false],
+      undefined,
+    ],
+    [
+      'the lease that began with the open, where no renewal came',
+      [{ ...present, primary: 'db2', reign: 2 }, head({ promotion: opened }), standby(), false],
+      { node: 'db2', ms: 31_500 },
+    ],
+    [
+      'nothing of one that has gone on without a lease since',
+      [
+        { ...present, primary: 'db2', reign: 2 },
+        head({ promotion: opened }),
+        standby({ role: 'primary', lease: null }),
+        false,
+      ],
+      undefined,
+    ],
+    [
+      'nothing of an open of an earlier reign',
+      [{ ...present, primary: 'db2', reign: 3 }, head({ promotion: opened }), standby(), false],
       undefined,
     ],
     ['nobody', [{ ...present, primary: null }, head(), undefined, false], undefined],

@@ -231,6 +231,31 @@ describe('cleanup and recovered', () => {
   );
 });
 
+describe('recovered with a lease', () => {
+  test.each([1, 126, 127, 137, 255])(
+    'a bundle that ends with %i closes the gate: PostgreSQL would open with no word of the vault',
+    async (code) => {
+      await install(code);
+      fs.appendFileSync(path.join(state, 'settings.toml'), 'lease = "30s"\n');
+      signal('seal', state);
+      expect(call('recovered', [])).toBe(200);
+      expect(fs.existsSync(path.join(pgdata, 'standby.signal'))).toBe(true);
+    },
+  );
+
+  test('its own signal file is that of wait mode there, and a lease of 0 is none', async () => {
+    await install(1);
+    signal('seal', state);
+    fs.appendFileSync(path.join(state, 'settings.toml'), 'lease = "0"\n');
+    expect(call('recovered', [])).toBe(1);
+    fs.appendFileSync(path.join(state, 'settings.toml'), 'lease = "1m"\n');
+    signal('wait', state);
+    expect(call('recovered', [])).toBe(200);
+    expect(fs.existsSync(path.join(pgdata, 'recovery.signal'))).toBe(true);
+    expect(fs.existsSync(path.join(pgdata, 'standby.signal'))).toBe(false);
+  });
+});
+
 describe('paths', () => {
   test.each([` with spaces`, `it's "quoted"`, `$(touch x) \`y\``])(
     'a data directory named %s works',
