@@ -106,8 +106,13 @@ async function undo(context: Context): Promise<void> {
         ? `no flush of ${node} stands in the vault; standby.signal is removed: it is the primary as before`
         : `nothing to undo: no flush of ${node} stands`,
   );
-  if (done.undone || done.removedSignal)
-    context.next({ says: 'start it', line: controlWords(pgdata, 'start') });
+  if (!done.undone && !done.removedSignal) return;
+  const { lease } = settings;
+  const says =
+    lease === 0
+      ? 'start it'
+      : `start it within its lease of ${formatDuration(lease)}, or say 'walvault maintenance on' first: a silence after that is a dead primary to a witness`;
+  context.next({ says, line: controlWords(pgdata, 'start') });
 }
 
 /** From flags and settings. @throws VaultError usage */
