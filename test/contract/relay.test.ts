@@ -241,29 +241,53 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
     await expect(relayPass(A, A)).rejects.toMatchObject({ code: 'usage' });
   });
 
-  test('backups come along once their WAL is there', async () => {
-    await archive(db1, 1, 1, 3);
-    const key = `${A.partition}/backup/b1/index.zst`;
-    await A.vault.bucket.putOnce(key, Buffer.from('the index'));
-    await A.vault.bucket.putOnce(`${A.partition}/backup/b1/bundle-00001.zst`, Buffer.from('bytes'));
-    const row: Partial<BackupRow> = {
-      ...keys.backup(A.partition, 'b1'),
-      ...{
-        rev: 1,
-        id: 'b1',
-        state: 'complete',
-        timeline: 1,
-        startLsn: lsnText(2),
-        stopLsn: lsnText(5),
-        indexKey: key,
-      },
+  describe('a backup', () => {
+    const putBackup = async (stop: number): Promise<BackupRow> => {
+      const indexKey = `${A.partition}/backup/b1/index.zst`;
+      await A.vault.bucket.putOnce(indexKey, Buffer.from('the index'));
+      await A.vault.bucket.putOnce(`${A.partition}/backup/b1/bundle-00001.zst`, Buffer.from('bytes'));
+      const row = {
+        ...keys.backup(A.partition, 'b1'),
+        ...{ rev: 1, id: 'b1', state: 'complete', timeline: 1, startSegment: segment(1, 2) },
+        ...{ startLsn: lsnText(2), stopLsn: lsnText(stop), indexKey },
+      } as BackupRow;
+      await A.vault.manifest.transact([{ do: 'put', row: asRow(row), when: 'absent' }]);
+      return row;
     };
-    await A.vault.manifest.transact([{ do: 'put', row: asRow(row), when: 'absent' }]);
-    expect(await relayPass(A, B)).toMatchObject({ backups: [] });
-    await archive(db1, 1, 4, 5);
-    expect(await relayPass(A, B)).toMatchObject({ backups: ['b1'] });
-    expect(await B.vault.bucket.get(key)).toEqual(Buffer.from('the index'));
-    expect(await relayPass(A, B)).toMatchObject({ backups: [] });
+
+    test('comes along once its WAL is there', async () => {
+      await archive(db1, 1, 1, 3);
+      const { indexKey } = await putBackup(5);
+      expect(await relayPass(A, B)).toMatchObject({ backups: [] });
+      await archive(db1, 1, 4, 5);
+      expect(await relayPass(A, B)).toMatchObject({ backups: ['b1'] });
+      expect(await B.vault.bucket.get(indexKey!)).toEqual(Buffer.from('the index'));
+      expect(await relayPass(A, B)).toMatchObject({ backups: [] });
+    });
+
+    test('that retention had begun to delete when its objects were listed does not pass for a whole one', async () => {
+      await archive(db1, 1, 1, 5);
+      const row = await putBackup(4);
+      const { vault } = A;
+      const { bucket, manifest } = vault;
+      const source = await openCluster(
+        {
+          ...vault,
+          bucket: {
+            ...bucket,
+            async *list(prefix) {
+              const gone = asRow({ ...row, rev: 2, state: 'deleting' });
+              await manifest.transact([{ do: 'put', row: gone, when: 'any' }]);
+              await bucket.delete(`${A.partition}/backup/b1/bundle-00001.zst`);
+              yield* bucket.list(prefix);
+            },
+          },
+        },
+        A.name,
+      );
+      expect(await relayPass(source, B)).toMatchObject({ backups: [] });
+      expect(await names(B, 'backup#')).toEqual([]);
+    });
   });
 
   if (isLasting)
