@@ -465,6 +465,45 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
         expect(await promote(B, dr2, 7)).toMatchObject({ reserved: 4 });
       });
 
+      test('what the new active vault lets go during the first contact is not of the dead branch', async () => {
+        await archive(db1, 1, 4, 6, 'of db1');
+        const { vault } = B;
+        const { manifest } = vault;
+        let ranges = 0;
+        const retaining = await openCluster(
+          {
+            ...vault,
+            manifest: {
+              ...manifest,
+              async *query(range) {
+                // the first one says what is oldest there
+                if (range.from === 'wal#' && ++ranges === 2)
+                  await manifest.transact([
+                    {
+                      do: 'put',
+                      row: asRow({
+                        ...keys.holds(B.partition),
+                        ...{ rev: 1, holds: {}, horizon: { 1: segment(1, 3) } },
+                      }),
+                      when: 'absent',
+                    },
+                    ...[1, 2].map((each) => ({
+                      ...({ do: 'delete', when: 'present' } as const),
+                      key: keys.wal(B.partition, segment(1, each)),
+                    })),
+                  ]);
+                yield* manifest.query(range);
+              },
+            },
+          },
+          A.name,
+        );
+        expect(await converge(retaining, A)).toEqual({ aside: 3 });
+        expect(await names(A)).toEqual([1, 2, 3].map((each) => segment(1, each)));
+        await relayPass(B, A);
+        await expectSound(A);
+      });
+
       test('the first contact broken off after any transaction is taken up again', async () => {
         await archive(db1, 1, 4, 6, 'of db1');
         for (let at = 1, done = false; !done; at++) {
