@@ -3,11 +3,14 @@
  * vaults which lost each other agree again without a byte of the dead branch in the live one.
  */
 import { keys, type BackupRow, type Control } from '../../core/cluster/facts.ts';
+import { silenceNeeded } from '../../core/cluster/lease.ts';
 import { VaultError } from '../../core/errors.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { asRow, openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { announceArrivals } from '../../core/work/announce.ts';
 import { converge } from '../../core/work/converge.ts';
+import { renewLease } from '../../core/work/lease.ts';
+import { releaseLease } from '../../core/work/old-lease.ts';
 import { openReplica, relayPass, Turned } from '../../core/work/relay.ts';
 import { listAside } from '../../core/work/salvage.ts';
 import { takeOver } from '../../core/work/takeover.ts';
@@ -338,6 +341,33 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
       });
       expect(await readControl(A)).toMatchObject({ role: 'active', epoch: 1, primary: 'db1' });
       expect(await db1.archive(segment(1, 7))).toBe('committed');
+    });
+
+    test('a lease that its primary took while all of it was carried over is outlasted', async () => {
+      let isTaken = false;
+      const peer = await openCluster(
+        onWire(A.vault, {
+          async before(changes) {
+            const fences = changes.some(
+              ({ do: does, ...of }) => does === 'put' && 'row' in of && of.row.sk === 'control',
+            );
+            if (isTaken || !fences) return;
+            isTaken = true;
+            await renewLease(A, db1.seat, { name: 'db1' }, { ms: 30_000, watchdog: 'process' });
+          },
+        }),
+        A.name,
+      );
+      const waited: unknown[] = [];
+      await takeOver(B, async () => peer, {
+        ...{ mode: 'smart', to: 'dr1' },
+        onStep(step) {
+          if (step.step !== 'lease') return;
+          waited.push(step);
+          void releaseLease(A, 'db1'); // its server has stopped
+        },
+      });
+      expect(waited).toEqual([{ step: 'lease', node: 'db1', ms: silenceNeeded(30_000) }]);
     });
 
     test('one that does not answer is superseded only when that is said', async () => {
