@@ -99,7 +99,10 @@ export class Follower {
     if (known === undefined || !sameChain(known.head, head)) this.#changedAt = performance.now();
     const next = same ? { ...known, head } : await readBranch(cluster, this.#context.histories, head);
     // Two reads may overlap; an older answer must not take the place of a newer one.
-    if (this.#branch === undefined || next.head.rev >= this.#branch.head.rev) this.#branch = next;
+    if (this.#branch === undefined || next.head.rev >= this.#branch.head.rev) {
+      this.#branch = next;
+      this.#noteTail(cluster, next.head); // before anybody is served by what was read
+    }
     return this.#branch;
   }
 
@@ -110,7 +113,6 @@ export class Follower {
     const { head } = branch;
     const view = viewOf(cluster, branch, this.#context.node);
     this.#spool.open(cluster, head.epoch);
-    this.#noteTail(cluster, head);
     this.#noteServed(cluster);
     await this.#noteGaps(cluster, head);
     const mine = head.promotion?.state === 'triggered' && head.promotion.node === this.#context.node;
