@@ -4,13 +4,21 @@
 import { VaultError } from '../errors.ts';
 import { keys, type BackupRow } from '../cluster/facts.ts';
 import { gapAfter, gapText } from '../cluster/gaps.ts';
-import { type Change } from '../vault/manifest.ts';
 import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import { segmentAt } from '../wal/name.ts';
 import type { Copied } from './backup-stream.ts';
 import { readBranch } from './branch.ts';
 import { backupPrefix } from './bundles.ts';
-import { asRow, listRows, newId, putEvent, readHead, type Cluster } from './cluster.ts';
+import {
+  asRow,
+  changing,
+  eventChange,
+  listRows,
+  newId,
+  putEvent,
+  readHead,
+  type Cluster,
+} from './cluster.ts';
 import { readLiveGaps } from './gap-rows.ts';
 import { addHold, dropHold, dropHoldChange, HOLD_STALE_MS, keepHolding, readHolds } from './holds.ts';
 import { fileOf } from './store-file.ts';
@@ -123,31 +131,33 @@ export async function completeBackup(
     files: copied.files,
     indexKey: copied.indexKey,
   };
-  for (;;) {
-    const changes: Change[] = [
-      { do: 'put', row: asRow(row), when: { rev: started.rev } },
-      ...(await dropHoldChange(cluster, holdId(started.id))),
-    ];
-    const outcome = await manifest.transact(changes);
-    if (outcome.done) break;
-    const seen = (await manifest.get(keys.backup(cluster.partition, started.id))) as BackupRow | undefined;
-    if (seen?.state === 'complete') break;
-    if (seen === undefined || seen.rev !== started.rev) throw takenForDead(started.id);
-  }
-  const head = await readHead(cluster);
-  await putEvent(cluster, {
-    kind: 'backup',
-    node: started.node,
-    epoch: head.epoch,
-    text: `backup ${row.id} complete: ${row.files} files, ${row.sizeBytes} bytes, WAL from ${row.startSegment} to ${row.stopSegment}`,
-  });
-  return row;
+  return changing<BackupRow>(
+    async () => {
+      const seen = (await manifest.get(keys.backup(cluster.partition, started.id))) as BackupRow | undefined;
+      if (seen?.state === 'complete') return { result: seen }; // ours, whose answer was lost
+      if (seen?.rev !== started.rev) throw takenForDead(started.id);
+      const { epoch } = await readHead(cluster);
+      const text = `backup ${row.id} complete: ${row.files} files, ${row.sizeBytes} bytes, WAL from ${row.startSegment} to ${row.stopSegment}`;
+      return {
+        result: row,
+        changes: [
+          { do: 'put', row: asRow(row), when: { rev: started.rev } },
+          ...(await dropHoldChange(cluster, holdId(started.id))),
+          eventChange(cluster, { at: row.finishedAt!, kind: 'backup', node: started.node, epoch, text }),
+        ],
+      };
+    },
+    (changes) => manifest.transact(changes),
+  );
 }
 
-/** Whatever the clean-up meets, the first failure is the one that is told; what stays behind the next backup sweeps. */
+/**
+ * Whatever the clean-up meets, the first failure is the one that is told; what stays behind the next backup sweeps. One that is complete
+ * after all is left as it is: the answer to that was lost, or its process was taken for dead and was only slow.
+ */
 export async function failBackup(cluster: Cluster, id: string, node: string, reason: unknown): Promise<void> {
   try {
-    await markFailed(cluster, id);
+    if (!(await markFailed(cluster, id))) return;
     await removeObjects(cluster, id);
     await dropHold(cluster, holdId(id));
     const { epoch } = await readHead(cluster);
@@ -162,11 +172,12 @@ export async function failBackup(cluster: Cluster, id: string, node: string, rea
   }
 }
 
-async function markFailed(cluster: Cluster, id: string): Promise<void> {
+/** @returns false: it is complete */
+async function markFailed(cluster: Cluster, id: string): Promise<boolean> {
   const { manifest } = cluster.vault;
   for (;;) {
     const seen = (await manifest.get(keys.backup(cluster.partition, id))) as BackupRow | undefined;
-    if (seen?.state !== 'running') return;
+    if (seen?.state !== 'running') return seen?.state !== 'complete';
     const row: BackupRow = {
       ...seen,
       rev: seen.rev + 1,
@@ -174,7 +185,7 @@ async function markFailed(cluster: Cluster, id: string): Promise<void> {
       finishedAt: new Date().toISOString(),
     };
     const outcome = await manifest.transact([{ do: 'put', row: asRow(row), when: { rev: seen.rev } }]);
-    if (outcome.done) return;
+    if (outcome.done) return true;
   }
 }
 

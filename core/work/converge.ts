@@ -44,6 +44,7 @@ import {
 import { COMMIT_BATCH } from './commit.ts';
 import { crashPoint } from './crash-points.ts';
 import { gapChanges, readGaps } from './gap-rows.ts';
+import { readHolds } from './holds.ts';
 import { putControlObject } from './init.ts';
 import { readSide, type Reading } from './replica.ts';
 import { putAside } from './salvage.ts';
@@ -130,9 +131,10 @@ async function setAsideDead(active: Cluster, other: Cluster): Promise<number> {
       batch = [];
       crashPoint('converge-aside');
     };
-    for await (const row of differing(active, other, prefix)) {
+    for await (const { row, isAbsent } of differing(active, other, prefix)) {
       const name = fileNameOf(row);
       if (prefix === 'wal#' && isOlderThanAll(mine, name, oldest, other.segmentSize)) continue;
+      if (prefix === 'wal#' && isAbsent && (await isJustLetGo(mine, name))) continue;
       batch.push(...asideChanges(other, row));
       if (batch.length >= 2 * COMMIT_BATCH) await flush();
     }
@@ -142,15 +144,26 @@ async function setAsideDead(active: Cluster, other: Cluster): Promise<number> {
 }
 
 /** Rows of `other` under a prefix that `active` lacks, or holds with another content. A range only points at them; each is then read. */
-async function* differing(active: Cluster, other: Cluster, prefix: string): AsyncGenerator<Row, void> {
+async function* differing(
+  active: Cluster,
+  other: Cluster,
+  prefix: string,
+): AsyncGenerator<{ row: Row; isAbsent: boolean }, void> {
   const held = rowsUnder<Row>(active, prefix);
   let next = await held.next();
   for await (const row of rowsUnder<Row>(other, prefix)) {
     while (next.done !== true && next.value.sk < row.sk) next = await held.next();
     if (next.done !== true && next.value.sk === row.sk && isSame(row, next.value)) continue;
     const there = await active.vault.manifest.get({ pk: active.partition, sk: row.sk });
-    if (there === undefined || !isSame(row, there)) yield row;
+    if (there === undefined || !isSame(row, there)) yield { row, isAbsent: there === undefined };
   }
+}
+
+/** The active vault's retention took it while this went on: its horizon is moved before a row goes, so it is read after the row was missed. */
+async function isJustLetGo(mine: Reading, name: string): Promise<boolean> {
+  const { cluster } = mine;
+  const kept = (await readHolds(cluster))?.horizon[String(Number.parseInt(name.slice(0, 8), 16))];
+  return isOlderThanAll(mine, name, kept, cluster.segmentSize);
 }
 
 const isSame = (one: Row, other: Row): boolean =>

@@ -20,10 +20,15 @@ import { controlLine } from '../postgres/control-words.ts';
 import { leaseOf } from '../cluster/lease.ts';
 import { archivingOff, decideUndo } from '../cluster/decide-flush.ts';
 import { decideWriter, tailSegment } from '../cluster/decide-archive.ts';
-import { readControl as readControlFile, readPgdata, type Pgdata } from '../postgres/pgdata.ts';
+import {
+  readControl as readControlFile,
+  readPgdata,
+  runningServer,
+  type Pgdata,
+} from '../postgres/pgdata.ts';
 import type { ConnectOptions } from '../postgres/sql.ts';
 import { hasSignalFile, removeSignalFile, writeSignalFile } from '../postgres/signal-files.ts';
-import { formatLsn, parseLsn } from '../wal/lsn.ts';
+import { formatLsn, parseLsn, type Lsn } from '../wal/lsn.ts';
 import { readControl, readHead, type Cluster, readNode } from './cluster.ts';
 import { checkDatabase } from './configure.ts';
 import { crashPoint } from './crash-points.ts';
@@ -220,6 +225,7 @@ async function commitStopped(
   await writeSignalFile(pgdata.path, 'standby.signal');
   crashPoint('flush-signal');
   try {
+    await checkStillStopped(pgdata.path, tail.lsn);
     await commitTail(cluster, seat, tail, 'flush');
   } catch (error) {
     if (error instanceof VaultError && SURELY_NOT.includes(error.code))
@@ -351,6 +357,22 @@ async function checkShutDown(pgdata: string): Promise<void> {
     hint: readOnly
       ? `It was started read-only after a flush that was broken off: run 'walvault flush --undo', start it, and flush it again.`
       : `Start it, so that it recovers, and flush it again.`,
+  });
+}
+
+/**
+ * With standby.signal in its place no start takes writes any more. One that came before it did: a service manager, or a person, may have
+ * found the server down.
+ *
+ * @param ends  of the shutdown checkpoint that is about to be committed
+ * @throws VaultError refused
+ */
+async function checkStillStopped(pgdata: string, ends: Lsn): Promise<void> {
+  const running = await runningServer(pgdata);
+  const { state, checkpointLsn } = await readControlFile(pgdata);
+  if (running === undefined && state === SHUT_DOWN && checkpointLsn < ends) return;
+  throw new VaultError('refused', `the server on ${pgdata} was started again while it was flushed`, {
+    hint: `Whoever starts it (a service manager) must leave it alone until the flush is done; then flush it again.`,
   });
 }
 

@@ -37,7 +37,7 @@ export class Follower {
   readonly #spool: Spool;
   readonly words: Words;
   #branch: Branch | undefined;
-  #changedAt = Date.now();
+  #changedAt = performance.now();
   /** Where the next segment that PostgreSQL wants begins, as far as is known. */
   #wanted: Lsn | undefined;
   #servedSeen: string | undefined;
@@ -66,7 +66,9 @@ export class Follower {
   /** ms until the next poll. */
   get interval(): number {
     const { pollInterval, idlePollInterval } = this.#context.settings;
-    return Date.now() - this.#changedAt > QUIET_MS ? Math.max(pollInterval, idlePollInterval) : pollInterval;
+    return performance.now() - this.#changedAt > QUIET_MS
+      ? Math.max(pollInterval, idlePollInterval)
+      : pollInterval;
   }
 
   /** PostgreSQL asked for this name (through the bundle). */
@@ -94,10 +96,13 @@ export class Follower {
     const known = this.#branch;
     if (known !== undefined && known.head.rev === head.rev) return known;
     const same = known !== undefined && known.head.timeline === head.timeline;
-    if (known === undefined || !sameChain(known.head, head)) this.#changedAt = Date.now();
+    if (known === undefined || !sameChain(known.head, head)) this.#changedAt = performance.now();
     const next = same ? { ...known, head } : await readBranch(cluster, this.#context.histories, head);
     // Two reads may overlap; an older answer must not take the place of a newer one.
-    if (this.#branch === undefined || next.head.rev >= this.#branch.head.rev) this.#branch = next;
+    if (this.#branch === undefined || next.head.rev >= this.#branch.head.rev) {
+      this.#branch = next;
+      this.#noteTail(cluster, next.head); // before anybody is served by what was read
+    }
     return this.#branch;
   }
 
@@ -108,7 +113,6 @@ export class Follower {
     const { head } = branch;
     const view = viewOf(cluster, branch, this.#context.node);
     this.#spool.open(cluster, head.epoch);
-    this.#noteTail(cluster, head);
     this.#noteServed(cluster);
     await this.#noteGaps(cluster, head);
     const mine = head.promotion?.state === 'triggered' && head.promotion.node === this.#context.node;
@@ -136,7 +140,7 @@ export class Follower {
 
   /** The tail was given a moment ago. PostgreSQL asks for it again at each interval; it is given again now and then, for a restart. */
   get #restsOnTail(): boolean {
-    return this.#tail?.givenAt !== undefined && Date.now() - this.#tail.givenAt < TAIL_AGAIN_MS;
+    return this.#tail?.givenAt !== undefined && performance.now() - this.#tail.givenAt < TAIL_AGAIN_MS;
   }
 
   /** Nothing past a gap is ever asked for by a server that stands before it; that it does is said once. */
@@ -155,14 +159,14 @@ export class Follower {
     const served = readServed(this.#context.paths);
     const at = servedAt(this.#context.paths);
     if (served !== undefined && served === this.#tail?.name && at !== this.#servedAt) {
-      this.#tail.givenAt = Date.now();
+      this.#tail.givenAt = performance.now();
       this.asked.delete(served); // from here on, asking for it again means that it was read
     }
     this.#servedAt = at;
     if (served === undefined || served === this.#servedSeen) return;
     this.#servedSeen = served;
     this.#wanted = segmentEnd(served, cluster.segmentSize);
-    this.#changedAt = Date.now();
+    this.#changedAt = performance.now();
   }
 
   /** The name after head, on the live branch; undefined where nothing was archived yet. */

@@ -2,7 +2,9 @@
  * A target of a promotion outlasts the lease of the old primary: until that node has said that its server is stopped, or the time is over by
  * what the target itself saw go by. From the trigger's commit on nobody renews that lease, so it ends no later than it would have then.
  */
-import type { NodeRow, Promotion } from '../cluster/facts.ts';
+import { keys, type Control, type Head, type NodeRow, type Promotion } from '../cluster/facts.ts';
+import { leaseToOutlast } from '../cluster/lease.ts';
+import type { Change } from '../vault/manifest.ts';
 import { asRow, readControl, type Cluster, readNode } from './cluster.ts';
 
 /** Between two looks at the old primary's row, ms. */
@@ -33,6 +35,27 @@ export class OldLease {
       ? undefined
       : `the lease of ${after.node} may run for ${Math.ceil(leftMs / 1000)} s; it is waited for, or for ${after.node}'s word that it has stopped`;
   }
+}
+
+/**
+ * What a target has to outlast of the primary that is about to be fenced, by these very rows.
+ *
+ * @param isOver  whoever fences knows that its server is down
+ * @returns checks  for the transaction that fences: a lease that was renewed since this look, perhaps for the first time, lets it fail
+ */
+export async function leaseLeft(
+  cluster: Cluster,
+  control: Control,
+  head: Head,
+  isOver: boolean,
+): Promise<{ after: Promotion['after']; checks: Change[] }> {
+  if (isOver || control.primary === null) return { after: undefined, checks: [] };
+  const row = await readNode(cluster, control.primary);
+  const when = row === undefined ? 'absent' : { rev: row.rev };
+  return {
+    after: leaseToOutlast(control, head, row, false),
+    checks: [{ do: 'check', key: keys.node(cluster.partition, control.primary), when }],
+  };
 }
 
 /**

@@ -182,6 +182,7 @@ async function keep(
     withoutAgent(stateDir, async () => {
       // first of all: whatever happens after it, a start is read-only
       await writeSignalFile(pgdata.path, 'standby.signal');
+      refuseRunning(await readPgdata(pgdata.path)); // started since it was looked at: its WAL must stay where it is
       const moved = await setAside(pgdata.walDirectory, stateDir, aside, new Date());
       const { notices, mode } = await becomeStandby(request, pgdata);
       return { notices, mode, setAside: moved ?? null, movedAside: null };
@@ -235,6 +236,7 @@ async function replace(
 ): Promise<Pick<Rejoined, 'notices' | 'mode' | 'setAside' | 'movedAside'>> {
   const { pgdata, stateDir, seat } = request;
   const paths = statePaths(stateDir);
+  refuseRunning(await readPgdata(pgdata.path)); // started since it was looked at
   const movedAside = `${pgdata.path}.${new Date().toISOString().replace(/[-:]|\.\d+/g, '')}`;
   try {
     await rename(pgdata.path, movedAside);

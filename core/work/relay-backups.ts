@@ -64,6 +64,9 @@ async function carryObjects(
 ): Promise<boolean> {
   const objects: string[] = [];
   for await (const { key } of from.vault.bucket.list(backupPrefix(from, row.id))) objects.push(key);
+  // Its retention marks a backup before it deletes the first object: one that is still complete now was listed whole.
+  const still = await from.vault.manifest.get(keys.backup(from.partition, row.id));
+  if (still?.['state'] !== 'complete') return false;
   const there = new Set<string>();
   for await (const { key } of to.vault.bucket.list(backupPrefix(to, row.id))) there.add(key);
   let bytes = 0;

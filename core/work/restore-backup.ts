@@ -17,6 +17,8 @@ import { addHold, dropHold, keepHolding } from './holds.ts';
 import {
   isWithin,
   JOURNAL,
+  LOCK,
+  lockTarget,
   makeTarget,
   noteBundle,
   outside,
@@ -78,13 +80,28 @@ export async function findBackup(cluster: Cluster, id: string): Promise<BackupRo
  * Restores a backup. The directory that results has neither standby.signal nor recovery.signal, and needs WAL from the
  * backup's start to its stop: the caller configures restore_command before anything starts it.
  *
- * @throws VaultError absent | refused (target not empty) | corrupt (a bundle or file is not what it was) | local (no room) | unreachable
+ * @throws VaultError absent | refused (target not empty) | busy (another restores there) | corrupt (a bundle or file is not what it was) | local (no room) | unreachable
  */
 export async function restoreBackup(cluster: Cluster, request: RestoreRequest): Promise<Restored> {
   const backup = await findBackup(cluster, request.backup);
   const index = await readIndex(cluster, backup);
   const manifest = await readManifest(cluster, index);
   const target = await planTarget(index, request, `restore-${newId()}`);
+  // before the hold: that of the restore at work has the same name
+  const lock = await lockTarget(target);
+  try {
+    await restoreInto(cluster, request, { backup, index, manifest, target });
+  } finally {
+    lock.release();
+  }
+  return { backup, index };
+}
+
+async function restoreInto(
+  cluster: Cluster,
+  request: RestoreRequest,
+  { backup, index, manifest, target }: Restored & { manifest: BackupManifest; target: Target },
+): Promise<void> {
   const at = new Date().toISOString();
   await addHold(cluster, target.holdId, {
     kind: 'restore',
@@ -106,7 +123,6 @@ export async function restoreBackup(cluster: Cluster, request: RestoreRequest): 
     // a restore that goes on later asks again, and is refused then if its WAL went away meanwhile
     await dropHold(cluster, target.holdId).catch(() => {});
   }
-  return { backup, index };
 }
 
 async function readIndex(cluster: Cluster, backup: BackupRow): Promise<BackupIndex> {
@@ -266,6 +282,8 @@ class Restore {
     if (!prepared) await rename(beside, control);
     await syncDirectory(path.dirname(control));
     await rm(path.join(target, JOURNAL));
+    // after it: whoever makes a new lock finds no journal
+    await rm(path.join(target, LOCK), { force: true });
     await syncDirectory(target);
   }
 

@@ -82,7 +82,7 @@ export async function answerRestore(
   source: RestoreSource,
   request: RestoreRequest & { name: string },
 ): Promise<'served' | 'absent'> {
-  const started = Date.now();
+  const started = performance.now();
   const limitMs = restoreLimit(request, context.settings.restoreTimeout);
   const { name } = request;
   let last: unknown;
@@ -91,7 +91,7 @@ export async function answerRestore(
     work.catch(() => {});
     const over = new AbortController();
     try {
-      const left = Math.max(0, limitMs - (Date.now() - started));
+      const left = Math.max(0, limitMs - (performance.now() - started));
       return await Promise.race([work, sleep(left, undefined, { signal: over.signal })]);
     } catch (error) {
       if (!(error instanceof VaultError) || error.code === 'corrupt') throw error;
@@ -111,7 +111,13 @@ export async function answerRestore(
     }
     const row =
       found === undefined ? 'silent' : found === 'unseen' ? 'unseen' : 'gap' in found ? 'gap' : 'seen';
-    const state = { place, row, held: view?.held ?? false, waitedMs: Date.now() - started, limitMs } as const;
+    const state = {
+      place,
+      row,
+      held: view?.held ?? false,
+      waitedMs: performance.now() - started,
+      limitMs,
+    } as const;
     const action = decideRestore(state, request);
     if (action.do === 'absent') return 'absent';
     if (action.do === 'fail' && found !== undefined && found !== 'unseen' && 'gap' in found)
@@ -120,7 +126,7 @@ export async function answerRestore(
     if (action.do === 'serve' && found !== undefined && found !== 'unseen' && !('gap' in found)) {
       const work = 'text' in found ? source.put(name, found.text) : fetchWith(context, source, found.row);
       if ((await inTime(work.then(() => true))) === true) return 'served';
-      if (Date.now() - started >= limitMs) {
+      if (performance.now() - started >= limitMs) {
         throw failure(
           name,
           {

@@ -2,16 +2,30 @@
  * The place a backup is restored into: that it is empty or our own unfinished restore, that there is room, where each
  * tablespace and pg_wal go, and the journal by which a broken restore goes on.
  *
- *   <target>/walvault-restore   line 1: what is restored (JSON); then one number per bundle whose files are durable
+ *   <target>/walvault-restore        line 1: what is restored (JSON); then one number per bundle whose files are durable
+ *   <target>/walvault-restore.lock   held by the restore at work, freed by the kernel when it ends
  */
-import { lstat, mkdir, open, readdir, readFile, realpath, rm, statfs, symlink } from 'node:fs/promises';
+import {
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  statfs,
+  symlink,
+  truncate,
+} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { syncDirectory } from '../postgres/durable-write.ts';
 import type { BackupIndex } from './bundles.ts';
+import { takeNodeLock, type NodeLock } from './node-lock.ts';
 
 export const JOURNAL = 'walvault-restore';
+export const LOCK = 'walvault-restore.lock';
 
 export type TargetRequest = {
   /** Absolute. */
@@ -30,6 +44,8 @@ export type Target = {
   /** Location by oid. */
   tablespaces: Map<string, string>;
   holdId: string;
+  /** An unfinished restore lay there. */
+  isContinued: boolean;
   /** Bundles (by key) that an earlier run has finished. */
   done: Set<string>;
 };
@@ -78,7 +94,47 @@ export async function planTarget(
   }
   const done = new Set(journal?.done.map((number) => index.bundles[number]?.key ?? ''));
   await checkRoom(index, { target, tablespaces, done });
-  return { path: target, waldir, tablespaces, holdId: journal?.head.holdId ?? newHoldId, done };
+  const holdId = journal?.head.holdId ?? newHoldId;
+  return { path: target, waldir, tablespaces, holdId, isContinued: journal !== undefined, done };
+}
+
+/**
+ * Only one restore works in a target: the one that comes second would go on writing there, and take standby.signal and postmaster.pid away,
+ * when the first has ended and its server runs.
+ *
+ * @throws VaultError busy (another is at work, or was just now) | refused | local
+ */
+export async function lockTarget(target: Target): Promise<NodeLock> {
+  try {
+    await mkdir(target.path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw notMade(target, error);
+  }
+  const lock = await takeNodeLock(path.join(target.path, LOCK));
+  if (lock === undefined)
+    throw new VaultError('busy', `another restore into ${target.path} is at work`, {
+      hint: 'Wait for it. Where its process hangs, kill that: the same command goes on where it was.',
+    });
+  try {
+    const journal = await readJournal(target.path);
+    if (journal === undefined) await checkTargetEmpty(target.path);
+    if (target.isContinued ? journal?.head.holdId !== target.holdId : journal !== undefined)
+      throw new VaultError('busy', `another restore into ${target.path} was at work just now`, {
+        hint: 'Look whether it has come to its end; else run the same command again.',
+      });
+    await cutTornLine(path.join(target.path, JOURNAL));
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+  return lock;
+}
+
+/** A number that was cut off by a full disk would make another one with what is written behind it. */
+async function cutTornLine(journal: string): Promise<void> {
+  const text = await readFile(journal, 'utf8').catch(() => '');
+  const whole = text.lastIndexOf('\n') + 1;
+  if (whole < text.length) await truncate(journal, whole);
 }
 
 /** Is the target free, or an unfinished restore of ours? Looked at before anything else is touched. @throws VaultError refused | local */
@@ -111,12 +167,15 @@ export async function makeTarget(index: BackupIndex, target: Target): Promise<vo
       await makeDirectory(place, directory.mode);
     }
   } catch (error) {
-    if (error instanceof VaultError) throw error;
-    throw new VaultError('local', `cannot make ${target.path}: ${(error as Error).message}`, {
-      cause: error,
-      hint: `${os.userInfo().username} must be allowed to write there, and the file system must have room.`,
-    });
+    throw error instanceof VaultError ? error : notMade(target, error);
   }
+}
+
+function notMade(target: Target, error: unknown): VaultError {
+  return new VaultError('local', `cannot make ${target.path}: ${(error as Error).message}`, {
+    cause: error,
+    hint: `${os.userInfo().username} must be allowed to write there, and the file system must have room.`,
+  });
 }
 
 /** To be called when the bundle's files are durable. */
@@ -201,7 +260,9 @@ async function checkEmpty(directory: string, what: string, hint: string): Promis
     if (error.code === 'ENOENT') return [];
     throw new VaultError('local', `cannot read ${directory}: ${error.message}`, { cause: error });
   });
-  const inside = names.filter((name) => name !== 'lost+found' && name !== JOURNAL);
+  const inside = names.filter(
+    (name) => !['lost+found', JOURNAL].includes(name) && !name.startsWith(LOCK), // SQLite has a file of its own beside it
+  );
   if (inside.length === 0) return;
   throw new VaultError('refused', `${what} ${directory} is not empty (${inside.slice(0, 3).join(', ')})`, {
     hint,

@@ -24,6 +24,7 @@ import { checkAttached, stateDirOf, statePaths, type StatePaths } from './node-s
 import { demandAccess, proveAccess } from './prove-access.ts';
 import { checkTarget } from './restore-target.ts';
 import { findBackup, restoreBackup, type RestoreRequest } from './restore-backup.ts';
+import { refuseRunning } from './salvage.ts';
 import {
   checkStandbyParameters,
   clearWalDirectory,
@@ -116,11 +117,7 @@ export type ConfigureStandbyRequest = {
 export async function configureStandby(cluster: Cluster, request: ConfigureStandbyRequest): Promise<Standby> {
   const pgdata = await readPgdata(request.pgdata);
   checkDatabase(cluster, pgdata);
-  if (pgdata.running !== undefined) {
-    throw new VaultError('refused', `a server (pid ${pgdata.running.pid}) runs on ${pgdata.path}`, {
-      hint: `Stop it first: pg_ctl -D '${pgdata.path}' stop -m fast`,
-    });
-  }
+  refuseRunning(pgdata);
   await checkNode(cluster, request.node, pgdata);
   const stateDir = request.installation.stateDir ?? stateDirOf(pgdata.path);
   // a detached server has written a branch of its own: its numbers look like the vault's, its bytes are not
@@ -136,6 +133,8 @@ export async function configureStandby(cluster: Cluster, request: ConfigureStand
   try {
     const commands = await install(request.installation, pgdata.path, stateDir);
     const made = await makeStandby(pgdata, commands, request.parameters, statePaths(stateDir));
+    // Somebody may have started it since the first look, and its WAL is about to go; from here on a start is one of a standby.
+    refuseRunning(await readPgdata(pgdata.path));
     await clearWalDirectory(pgdata.walDirectory);
     await register(cluster, request.node, pgdata.path, firstSegment, made.mode);
     return { pgdata: pgdata.path, stateDir, ...made, firstSegment };

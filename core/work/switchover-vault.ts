@@ -17,7 +17,14 @@ import { readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
 import { flushPrimary, type Flushed, type FlushRequest } from './flush.ts';
 import { relayPass } from './relay.ts';
-import { untilFollows, untilOpen, type SwitchedOver, type SwitchoverStep } from './switchover.ts';
+import {
+  checkFlushed,
+  FlushUndone,
+  untilFollows,
+  untilOpen,
+  type SwitchedOver,
+  type SwitchoverStep,
+} from './switchover.ts';
 import { takeOver, type TakeOverStep } from './takeover.ts';
 import { readTarget, REPORT_MS, untilReported } from './target-report.ts';
 
@@ -60,7 +67,12 @@ export async function switchoverVault(
   const asked = await takeOver(there, async () => here, {
     primaryDown: true, // flushed
     ...{ mode: 'smart', to, signal, onStep: say },
+    async judge(_, __, head) {
+      if (flushed !== undefined) checkFlushed(head, request.node, flushed);
+      return [];
+    },
   }).catch((error: unknown) => {
+    if (error instanceof FlushUndone) throw error;
     throw inState(
       error,
       `${request.node} is flushed and stopped. The same command again goes on from here; 'walvault status' of both vaults shows where they stand.`,

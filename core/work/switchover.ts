@@ -7,7 +7,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inState, VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
-import type { NodeRow, Promotion } from '../cluster/facts.ts';
+import type { Head, NodeRow, Promotion } from '../cluster/facts.ts';
 import { readBranch } from './branch.ts';
 import { readControl, readHead, type Cluster } from './cluster.ts';
 import { crashPoint } from './crash-points.ts';
@@ -92,11 +92,31 @@ async function trigger(cluster: Cluster, request: SwitchoverRequest, flushed: Fl
       mode: 'smart',
       to,
       direct,
+      async judge({ head }) {
+        checkFlushed(head, request.node, flushed);
+        return [];
+      },
     });
   } catch (error) {
+    if (error instanceof FlushUndone) throw error;
     const state = `${request.node} is flushed up to ${flushed.lsn} and stopped. Run the same command again, 'walvault trigger smart --to NODE' for another standby, or 'walvault flush --undo' here to go back.`;
     throw inState(error, state, `broken off before ${request.to} was triggered`);
   }
+}
+
+export class FlushUndone extends VaultError {}
+
+/**
+ * Asked of the head that a trigger is conditional on: until then anybody may have undone the flush and started the server, and what it has
+ * acknowledged since would be lost.
+ *
+ * @throws FlushUndone
+ */
+export function checkFlushed({ flush }: Head, node: string, { lsn }: Flushed): void {
+  if (flush !== null) return;
+  throw new FlushUndone('refused', `${node} was flushed at ${lsn}, and that flush no longer stands`, {
+    hint: `Somebody has undone it: nothing was triggered. The same command again begins anew.`,
+  });
 }
 
 /** The promotion of `to` that an earlier run has triggered: pending, or open already. */

@@ -24,7 +24,7 @@ import {
   type VaultRef,
 } from '../cluster/facts.ts';
 import type { Change } from '../vault/manifest.ts';
-import { leaseToOutlast, silenceNeeded } from '../cluster/lease.ts';
+import { silenceNeeded } from '../cluster/lease.ts';
 import {
   asRow,
   changing,
@@ -35,7 +35,7 @@ import {
   readHead,
   type Cluster,
 } from './cluster.ts';
-import { OldLease } from './old-lease.ts';
+import { leaseLeft, OldLease } from './old-lease.ts';
 import { crashPoint } from './crash-points.ts';
 import { putControlObject } from './init.ts';
 import { relayPass, type RelayStep } from './relay.ts';
@@ -95,9 +95,10 @@ export async function takeOver(
     say({ step: 'silent', why: reached.why });
     if (options.unfenced !== true) throw refuseUnfenced(reached.why);
   } else {
-    const lease = options.primaryDown === true ? undefined : await leaseLeft(reached.cluster);
-    epoch = await fenceAndCarry(target, reached.cluster, request, options, say);
-    if (lease !== undefined) await outlast(reached.cluster, request, lease, say, options.signal);
+    const fenced = await fenceAndCarry(target, reached.cluster, request, options, say);
+    epoch = fenced.epoch;
+    if (fenced.after !== undefined)
+      await outlast(reached.cluster, request, fenced.after, say, options.signal);
   }
   await raise(target, request, reached.cluster === undefined ? reached.ref : undefined, epoch);
   crashPoint('takeover-raised');
@@ -151,14 +152,21 @@ function refuseUnfenced(why: string): VaultError {
   });
 }
 
-/** @returns the epoch of the fence */
+type Fenced = {
+  epoch: number;
+  /** By an earlier run. */
+  already: boolean;
+  /** The lease that the primary there may still hold. */
+  after: Promotion['after'];
+};
+
 async function fenceAndCarry(
   target: Cluster,
   peer: Cluster,
   request: TakeOverRequest,
   options: TakeOverOptions,
   say: (step: TakeOverStep) => void,
-): Promise<number> {
+): Promise<Fenced> {
   const carry = {
     backups: false,
     onStep: say,
@@ -170,7 +178,8 @@ async function fenceAndCarry(
   const isOlder = active.epoch < (await readControl(target)).epoch;
   if (active.role === 'active' && !isOlder) await relayPass(peer, target, carry);
   await check(target, request); // a gap that it brought is said before anything is fenced
-  const { epoch, already } = await fence(target, peer, request, options.judge);
+  const fenced = await fence(target, peer, request, options);
+  const { epoch, already } = fenced;
   crashPoint('takeover-fenced');
   say({ step: 'fenced', epoch, already });
   try {
@@ -180,21 +189,12 @@ async function fenceAndCarry(
     const state = `${peer.vault.url} is fenced at epoch ${epoch}, and ${target.vault.url} is not active yet: run the same command again.`;
     throw error instanceof VaultError ? inState(error, state, '') : error;
   }
-  return epoch;
+  return fenced;
 }
 
-/** The lease of the primary that is about to be fenced, or was fenced when this was broken off; undefined: none is left. */
-async function leaseLeft(peer: Cluster): Promise<Promotion['after']> {
-  const [control, head] = [await readControl(peer), await readHead(peer)];
+/** Fenced by an earlier run: control names the target since, and the last lease that was renewed is that of the primary then. */
+async function lastLease(peer: Cluster): Promise<Promotion['after']> {
   const rows = await listRows<NodeRow>(peer, 'node#');
-  if (control.role === 'active')
-    return leaseToOutlast(
-      control,
-      head,
-      rows.find(({ name }) => name === control.primary),
-      false,
-    );
-  // fenced before: control names the target, the last lease that was renewed is that of the primary then
   const leased = rows.filter(({ lease }) => lease && lease.released !== true);
   const last = leased.sort((one, other) => other.lease!.epoch - one.lease!.epoch)[0];
   return last && { node: last.name, ms: silenceNeeded(last.lease!.ms) };
@@ -225,9 +225,9 @@ async function fence(
   target: Cluster,
   peer: Cluster,
   request: TakeOverRequest,
-  judge: TakeOverOptions['judge'],
-): Promise<{ epoch: number; already: boolean }> {
-  let ours = 0;
+  { judge, primaryDown = false }: TakeOverOptions,
+): Promise<Fenced> {
+  let ours: Fenced = { epoch: 0, already: false, after: undefined };
   return changing(
     async () => {
       const by = await readControl(target);
@@ -237,18 +237,23 @@ async function fence(
       const decision = decideFence(control, head, { ref, control: by }, request);
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
-      if (decision.do === 'fenced')
-        return { result: { epoch: decision.epoch, already: decision.epoch !== ours } };
+      if (decision.do === 'fenced') {
+        if (decision.epoch === ours.epoch) return { result: ours };
+        const after = primaryDown ? undefined : await lastLease(peer);
+        return { result: { epoch: decision.epoch, already: true, after } };
+      }
+      const lease = await leaseLeft(peer, control, head, primaryDown);
       const judged = (await judge?.(peer, control, head)) ?? [];
       await putControlObject(peer, decision.control);
       const { epoch } = decision.control;
-      ours = epoch;
+      ours = { epoch, already: false, after: lease.after };
       const text = `superseded by ${target.vault.url}, where ${request.to} shall be the primary: epoch ${epoch} (was ${control.primary ?? 'none'}, epoch ${control.epoch})`;
       return {
-        result: { epoch, already: false },
+        result: ours,
         changes: [
           { do: 'put', row: asRow(decision.control), when: { rev: control.rev } },
           { do: 'put', row: asRow(decision.head), when: { rev: head.rev } },
+          ...lease.checks,
           ...judged,
           eventChange(peer, { at: request.at, kind: 'fence', node: request.to, epoch, text }),
         ],

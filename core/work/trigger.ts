@@ -6,10 +6,10 @@ import { VaultError } from '../errors.ts';
 import { decideTrigger } from '../cluster/decide-roles.ts';
 import { keys, type Promotion, type TriggerMode } from '../cluster/facts.ts';
 import { gapText } from '../cluster/gaps.ts';
-import { leaseToOutlast } from '../cluster/lease.ts';
-import { asRow, changing, eventChange, newId, type Cluster, readNode } from './cluster.ts';
+import { asRow, changing, eventChange, newId, type Cluster } from './cluster.ts';
 import { fenceDirect, type DirectWay } from './direct.ts';
 import { putControlObject } from './init.ts';
+import { leaseLeft } from './old-lease.ts';
 import type { Change } from '../vault/manifest.ts';
 import { readTarget, type TargetFacts } from './target-report.ts';
 
@@ -51,12 +51,7 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
       const { control, head, node: target, gap } = facts;
       // An answer that was lost: our trigger stands, known by its id.
       if (head.promotion?.id === id) return { result: head.promotion };
-      const after = leaseToOutlast(
-        control,
-        head,
-        control.primary === null ? undefined : await readNode(cluster, control.primary),
-        options.primaryDown === true,
-      );
+      const { after, checks } = await leaseLeft(cluster, control, head, options.primaryDown === true);
       const decision = decideTrigger(control, head, target, { id, at, ...options, after }, gap);
       if (decision.do === 'refuse')
         throw new VaultError(decision.code, decision.message, { hint: decision.hint });
@@ -82,6 +77,7 @@ export async function triggerPromotion(cluster: Cluster, options: TriggerOptions
             key: keys.node(cluster.partition, options.to),
             when: target === undefined ? 'absent' : { rev: target.rev },
           },
+          ...(control.primary === options.to ? [] : checks),
           ...judged,
           eventChange(cluster, {
             at,

@@ -87,18 +87,18 @@ class Wait {
   readonly #version: string;
   readonly #say: (text: string) => void;
   readonly #parent = process.ppid;
-  readonly #startedAt = Date.now();
+  readonly #startedAt = performance.now();
   #branch: Branch | undefined;
   /** The primary was heard of (head moved), and the chain moved, at these moments. */
-  #heardAt = Date.now();
-  #movedAt = Date.now();
+  #heardAt = performance.now();
+  #movedAt = performance.now();
   #failures = 0;
   readonly #oldLease = new OldLease();
   #last: unknown;
   #said: string | undefined;
   #reporting: Promise<void> | undefined;
-  #lookedAt = 0;
-  #failoverAt = 0;
+  #lookedAt = -Infinity;
+  #failoverAt = -Infinity;
 
   constructor(
     context: NodeContext,
@@ -118,7 +118,8 @@ class Wait {
     this.#report(null);
     for (;;) {
       await this.#checkAwaited();
-      let pause = Date.now() - this.#movedAt > QUIET_MS ? settings.idlePollInterval : settings.pollInterval;
+      let pause =
+        performance.now() - this.#movedAt > QUIET_MS ? settings.idlePollInterval : settings.pollInterval;
       pause = Math.max(pause, settings.pollInterval);
       try {
         const { action, found } = await this.#look();
@@ -177,7 +178,7 @@ class Wait {
           ? givenUpTo(this.#context, cluster, branch) !== undefined
           : false,
       flushed: Boolean(flush),
-      quietMs: Date.now() - this.#heardAt,
+      quietMs: performance.now() - this.#heardAt,
       maxWaitMs: settings.restoreMaxWait,
       failures: this.#failures,
       retries: settings.restoreRetries,
@@ -205,7 +206,8 @@ class Wait {
     const head = cluster && (await readHead(cluster).catch((error: unknown) => this.#silence(error)));
     if (head === undefined)
       return (
-        this.#name !== historyName(seal.reserved) || Date.now() - this.#startedAt >= settings.openMaxWait
+        this.#name !== historyName(seal.reserved) ||
+        performance.now() - this.#startedAt >= settings.openMaxWait
       );
     if (head.promotion?.id === seal.id) return true;
     removeDurably(paths.seal);
@@ -239,17 +241,17 @@ class Wait {
       const head = await readHead(cluster);
       const known = this.#branch;
       if (known?.head.rev === head.rev) return known;
-      this.#heardAt = Date.now();
+      this.#heardAt = performance.now();
       const { lsn, epoch, timeline, tail } = head;
       if (known?.head.lsn !== lsn || known.head.epoch !== epoch || known.head.tail?.lsn !== tail?.lsn)
-        this.#movedAt = Date.now();
+        this.#movedAt = performance.now();
       this.#branch =
         known?.head.timeline === timeline
           ? { ...known, head }
           : await readBranch(cluster, this.#context.histories, head);
       return this.#branch;
     } catch (error) {
-      this.#heardAt = Date.now(); // nobody is heard of while the vault is silent: that says nothing of the primary
+      this.#heardAt = performance.now(); // nobody is heard of while the vault is silent: that says nothing of the primary
       return this.#silence(error);
     }
   }
@@ -349,8 +351,8 @@ class Wait {
   /** restore_max_wait is over: this node triggers itself, as an operator would. A key that may not raise the epoch is refused, and waits on. */
   async #failover(): Promise<void> {
     const { node, settings } = this.#context;
-    if (Date.now() - this.#failoverAt < settings.heartbeatInterval) return;
-    this.#failoverAt = Date.now();
+    if (performance.now() - this.#failoverAt < settings.heartbeatInterval) return;
+    this.#failoverAt = performance.now();
     this.#say(
       `nothing was heard of the primary for restore_max_wait (${settings.restoreMaxWait / 1000} s): fast failover to ${node}`,
     );
@@ -414,8 +416,8 @@ class Wait {
   async #checkAwaited(): Promise<void> {
     if (process.ppid !== this.#parent)
       throw this.#nobodyWaits('the restore command that started this is gone');
-    if (Date.now() - this.#lookedAt < LOOK_MS) return;
-    this.#lookedAt = Date.now();
+    if (performance.now() - this.#lookedAt < LOOK_MS) return;
+    this.#lookedAt = performance.now();
     if (fs.existsSync(this.#context.paths.detached))
       throw this.#nobodyWaits('this node was detached from its vault');
     if ((await runningServer(this.#context.pgdata).catch(() => undefined)) === undefined)

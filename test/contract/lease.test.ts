@@ -1,6 +1,7 @@
 /** Renewals of a lease and the word of maintenance on every backend: what is conditional on what, and answers that are lost. */
 import { VaultError } from '../../core/errors.ts';
 import { keys, type EventRow, type NodeRow } from '../../core/cluster/facts.ts';
+import { silenceNeeded } from '../../core/cluster/lease.ts';
 import type { Change } from '../../core/vault/manifest.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { bootMs } from '../../core/work/boot-clock.ts';
@@ -127,6 +128,19 @@ describe.each(vaultKinds)('a lease on $name', (kind) => {
     expect(lease.count).toBe(2);
     expect(sentAt).toBeGreaterThanOrEqual(lostAt);
     expect(await rowOf('db1')).toMatchObject({ rev: 3, lease: { count: 2 } });
+  });
+
+  test('a lease that begins while a trigger commits is outlasted, too', async () => {
+    let isDone = false;
+    const wire: Wire = {
+      async before() {
+        if (isDone) return;
+        isDone = true;
+        await renew();
+      },
+    };
+    const promotion = await triggerPromotion(await wired(wire), { mode: 'smart', to: 'db2' });
+    expect(promotion.after).toEqual({ node: 'db1', ms: silenceNeeded(TERMS.ms) });
   });
 
   test('maintenance is said, said otherwise, and taken back, each with an event', async () => {

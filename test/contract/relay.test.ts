@@ -3,11 +3,14 @@
  * vaults which lost each other agree again without a byte of the dead branch in the live one.
  */
 import { keys, type BackupRow, type Control } from '../../core/cluster/facts.ts';
+import { silenceNeeded } from '../../core/cluster/lease.ts';
 import { VaultError } from '../../core/errors.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import { asRow, openCluster, readControl, readHead, type Cluster } from '../../core/work/cluster.ts';
 import { announceArrivals } from '../../core/work/announce.ts';
 import { converge } from '../../core/work/converge.ts';
+import { renewLease } from '../../core/work/lease.ts';
+import { releaseLease } from '../../core/work/old-lease.ts';
 import { openReplica, relayPass, Turned } from '../../core/work/relay.ts';
 import { listAside } from '../../core/work/salvage.ts';
 import { takeOver } from '../../core/work/takeover.ts';
@@ -241,29 +244,53 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
     await expect(relayPass(A, A)).rejects.toMatchObject({ code: 'usage' });
   });
 
-  test('backups come along once their WAL is there', async () => {
-    await archive(db1, 1, 1, 3);
-    const key = `${A.partition}/backup/b1/index.zst`;
-    await A.vault.bucket.putOnce(key, Buffer.from('the index'));
-    await A.vault.bucket.putOnce(`${A.partition}/backup/b1/bundle-00001.zst`, Buffer.from('bytes'));
-    const row: Partial<BackupRow> = {
-      ...keys.backup(A.partition, 'b1'),
-      ...{
-        rev: 1,
-        id: 'b1',
-        state: 'complete',
-        timeline: 1,
-        startLsn: lsnText(2),
-        stopLsn: lsnText(5),
-        indexKey: key,
-      },
+  describe('a backup', () => {
+    const putBackup = async (stop: number): Promise<BackupRow> => {
+      const indexKey = `${A.partition}/backup/b1/index.zst`;
+      await A.vault.bucket.putOnce(indexKey, Buffer.from('the index'));
+      await A.vault.bucket.putOnce(`${A.partition}/backup/b1/bundle-00001.zst`, Buffer.from('bytes'));
+      const row = {
+        ...keys.backup(A.partition, 'b1'),
+        ...{ rev: 1, id: 'b1', state: 'complete', timeline: 1, startSegment: segment(1, 2) },
+        ...{ startLsn: lsnText(2), stopLsn: lsnText(stop), indexKey },
+      } as BackupRow;
+      await A.vault.manifest.transact([{ do: 'put', row: asRow(row), when: 'absent' }]);
+      return row;
     };
-    await A.vault.manifest.transact([{ do: 'put', row: asRow(row), when: 'absent' }]);
-    expect(await relayPass(A, B)).toMatchObject({ backups: [] });
-    await archive(db1, 1, 4, 5);
-    expect(await relayPass(A, B)).toMatchObject({ backups: ['b1'] });
-    expect(await B.vault.bucket.get(key)).toEqual(Buffer.from('the index'));
-    expect(await relayPass(A, B)).toMatchObject({ backups: [] });
+
+    test('comes along once its WAL is there', async () => {
+      await archive(db1, 1, 1, 3);
+      const { indexKey } = await putBackup(5);
+      expect(await relayPass(A, B)).toMatchObject({ backups: [] });
+      await archive(db1, 1, 4, 5);
+      expect(await relayPass(A, B)).toMatchObject({ backups: ['b1'] });
+      expect(await B.vault.bucket.get(indexKey!)).toEqual(Buffer.from('the index'));
+      expect(await relayPass(A, B)).toMatchObject({ backups: [] });
+    });
+
+    test('that retention had begun to delete when its objects were listed does not pass for a whole one', async () => {
+      await archive(db1, 1, 1, 5);
+      const row = await putBackup(4);
+      const { vault } = A;
+      const { bucket, manifest } = vault;
+      const source = await openCluster(
+        {
+          ...vault,
+          bucket: {
+            ...bucket,
+            async *list(prefix) {
+              const gone = asRow({ ...row, rev: 2, state: 'deleting' });
+              await manifest.transact([{ do: 'put', row: gone, when: 'any' }]);
+              await bucket.delete(`${A.partition}/backup/b1/bundle-00001.zst`);
+              yield* bucket.list(prefix);
+            },
+          },
+        },
+        A.name,
+      );
+      expect(await relayPass(source, B)).toMatchObject({ backups: [] });
+      expect(await names(B, 'backup#')).toEqual([]);
+    });
   });
 
   if (isLasting)
@@ -314,6 +341,33 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
       });
       expect(await readControl(A)).toMatchObject({ role: 'active', epoch: 1, primary: 'db1' });
       expect(await db1.archive(segment(1, 7))).toBe('committed');
+    });
+
+    test('a lease that its primary took while all of it was carried over is outlasted', async () => {
+      let isTaken = false;
+      const peer = await openCluster(
+        onWire(A.vault, {
+          async before(changes) {
+            const fences = changes.some(
+              ({ do: does, ...of }) => does === 'put' && 'row' in of && of.row.sk === 'control',
+            );
+            if (isTaken || !fences) return;
+            isTaken = true;
+            await renewLease(A, db1.seat, { name: 'db1' }, { ms: 30_000, watchdog: 'process' });
+          },
+        }),
+        A.name,
+      );
+      const waited: unknown[] = [];
+      await takeOver(B, async () => peer, {
+        ...{ mode: 'smart', to: 'dr1' },
+        onStep(step) {
+          if (step.step !== 'lease') return;
+          waited.push(step);
+          void releaseLease(A, 'db1'); // its server has stopped
+        },
+      });
+      expect(waited).toEqual([{ step: 'lease', node: 'db1', ms: silenceNeeded(30_000) }]);
     });
 
     test('one that does not answer is superseded only when that is said', async () => {
@@ -439,6 +493,45 @@ describe.each(vaultPairs)('relay from $name', (pair) => {
         // the numbers of the dead branch are never used again
         const dr2 = await newStandby(B, 'dr2');
         expect(await promote(B, dr2, 7)).toMatchObject({ reserved: 4 });
+      });
+
+      test('what the new active vault lets go during the first contact is not of the dead branch', async () => {
+        await archive(db1, 1, 4, 6, 'of db1');
+        const { vault } = B;
+        const { manifest } = vault;
+        let ranges = 0;
+        const retaining = await openCluster(
+          {
+            ...vault,
+            manifest: {
+              ...manifest,
+              async *query(range) {
+                // the first one says what is oldest there
+                if (range.from === 'wal#' && ++ranges === 2)
+                  await manifest.transact([
+                    {
+                      do: 'put',
+                      row: asRow({
+                        ...keys.holds(B.partition),
+                        ...{ rev: 1, holds: {}, horizon: { 1: segment(1, 3) } },
+                      }),
+                      when: 'absent',
+                    },
+                    ...[1, 2].map((each) => ({
+                      ...({ do: 'delete', when: 'present' } as const),
+                      key: keys.wal(B.partition, segment(1, each)),
+                    })),
+                  ]);
+                yield* manifest.query(range);
+              },
+            },
+          },
+          A.name,
+        );
+        expect(await converge(retaining, A)).toEqual({ aside: 3 });
+        expect(await names(A)).toEqual([1, 2, 3].map((each) => segment(1, each)));
+        await relayPass(B, A);
+        await expectSound(A);
       });
 
       test('the first contact broken off after any transaction is taken up again', async () => {
