@@ -352,6 +352,13 @@ export class TestSite {
       .map(({ pid }) => pid);
   }
 
+  /** How many agents of `node` have begun so far, by its log. */
+  agentsBegun(node: string): number {
+    const log = path.join(this.state(node), 'agent.log');
+    const begun = new RegExp(` agent \\d+ of ${node} `, 'g');
+    return existsSync(log) ? (readFileSync(log, 'utf8').match(begun)?.length ?? 0) : 0;
+  }
+
   /** The end of every log of this site. */
   logs(): string {
     return [...this.servers]
