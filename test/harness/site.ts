@@ -176,8 +176,13 @@ export class TestSite {
     return server;
   }
 
+  /** A base backup, and until the history file that PostgreSQL archives of it has gone the same way: the command does not wait for that. */
   async backup(node = 'db1'): Promise<void> {
-    await this.ok('backup', '--pgdata', this.server(node).pgdata, '--node', node);
+    const server = this.server(node);
+    await this.ok('backup', '--pgdata', server.pgdata, '--node', node);
+    await waitFor('the history file of the backup is archived', 60_000, () =>
+      server.archiveStatus('ready').every((name) => !name.endsWith('.backup')),
+    );
   }
 
   /** `standby create` and its start; `settings` become --set. */
