@@ -34,6 +34,7 @@ describe.each(pairs)('spilling on $title', (pair) => {
     dr1 = await site.addDrStandby('dr1');
     writer = await SteadyWriter.start(db1, { pauseMs: 10 });
   });
+  afterEach(() => void delete db1.env['WALVAULT_CRASH_AT']); // a test that failed leaves no agent that dies to the next one
   afterAll(() => site.close());
 
   const spilled = async () =>
