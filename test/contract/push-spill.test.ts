@@ -118,7 +118,7 @@ describe('spilling', () => {
     expect(await spilled()).toEqual(segments(2, 5));
     const fast = performance.now();
     for (const name of segments(6, 9)) await archive(name);
-    expect(performance.now() - fast).toBeLessThan(2000); // as fast as the replica is
+    expect(performance.now() - fast).toBeLessThan(4 * 900); // none of them waits as the first one did
     expect(await spilled()).toEqual(segments(2, 9));
     expect(await names(B)).toEqual([segment(1, 1)]);
     expect((await readHead(A)).lastFile).toBe(segment(1, 4));

@@ -25,8 +25,8 @@ import { siteOf, vaultKinds } from '../harness/open-vaults.ts';
 import { waitFor } from '../harness/scratch.ts';
 import { openPair, vaultPairs } from '../harness/two-vaults.ts';
 
-/** Shorter than any that a node may have; the rules are the same. */
-const TERMS = { ms: 600, watchdog: 'process' } as const;
+/** Shorter than any that a node may have; the rules are the same. A warning is due after two thirds of it: far more than a renewal takes. */
+const TERMS = { ms: 1500, watchdog: 'process' } as const;
 const NEEDED_MS = silenceNeeded(TERMS.ms);
 const POLICY = { autoFailover: true, maxLagMs: 60_000, coolDownMs: 3_600_000 };
 
@@ -117,10 +117,10 @@ describe.each(vaultKinds)('a witness on $name', (kind) => {
     const two = [going.witness(await connect()), going.witness(await connect())];
     for (const each of two) await isWell(each);
     await primary.stop();
-    const silentAt = performance.now();
+    const sentAt = performance.now();
+    await renew(db1);
     await waitFor('the trigger', 10_000, async () => (await readControl(cluster)).primary === 'db2');
-    // the last renewal was sent before, and seen after
-    expect(performance.now() - silentAt).toBeGreaterThan(NEEDED_MS - 150);
+    expect(performance.now() - sentAt).toBeGreaterThan(NEEDED_MS);
     await waitFor('both to see it', 5000, () => two.every((each) => each.last()?.state === 'pending'));
     expect(await readControl(cluster)).toMatchObject({ epoch: 2, trigger: { mode: 'smart', to: 'db2' } });
     const triggers = await eventsOf(cluster, 'trigger');
@@ -269,10 +269,10 @@ afterEach(() => {
   jest.restoreAllMocks();
   aheadMs = 0;
 });
-/** The witness's clock goes on by `ms`, a second a look, as if it had looked all the time. */
+/** The witness's clock goes on by `ms`, as if it had looked all the time: little a look, or it takes itself for one that slept. */
 async function forward(ms: number, { seen }: { seen: readonly unknown[] }): Promise<void> {
-  for (let left = ms; left > 0; left -= 2500) {
-    aheadMs += Math.min(left, 2500);
+  for (let left = ms; left > 0; left -= 1500) {
+    aheadMs += Math.min(left, 1500);
     const count = seen.length;
     await waitFor('a look', 10_000, () => seen.length > count + 1);
   }
@@ -333,7 +333,7 @@ describe.each(vaultPairs)('a witness in a replica, $name', (pair) => {
     await waitFor('a warning', 5000, () => witness.last()?.do === 'warn');
     expect(witness.last()).toMatchObject({
       to: 'dr1',
-      why: expect.stringMatching(/did not answer for 6\d s.*--unfenced/),
+      why: expect.stringMatching(/did not answer for ([6-9]\d|\d{3}) s.*--unfenced/),
     });
     await waitFor('the event', 5000, async () => (await eventsOf(B, 'silent')).length > 0);
     const count = witness.seen.length;

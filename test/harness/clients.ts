@@ -19,6 +19,8 @@ export type Ack = {
 
 const EVERY_MS = 10;
 
+const all = new Set<Clients>();
+
 export class Clients {
   readonly acks: Ack[] = [];
   readonly #ended = new AbortController();
@@ -29,6 +31,7 @@ export class Clients {
   static async start(primary: TestServer, servers: ReadonlyMap<string, TestServer>): Promise<Clients> {
     await primary.query('CREATE TABLE IF NOT EXISTS written (node text, n int)');
     const clients = new Clients();
+    all.add(clients);
     clients.#running = [...servers].map(([node, server]) => clients.#write(node, server));
     return clients;
   }
@@ -45,6 +48,7 @@ export class Clients {
   }
 
   async stop(): Promise<void> {
+    all.delete(this);
     this.#ended.abort();
     await Promise.race([Promise.all(this.#running), sleep(1000)]); // a client of a frozen server waits for it
   }
@@ -76,3 +80,8 @@ export class Clients {
     }
   }
 }
+
+// those of a test that failed would write on into the next file's time
+afterAll(async () => {
+  for (const clients of all) await clients.stop();
+});

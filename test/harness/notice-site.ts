@@ -14,6 +14,7 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENCE } from './scratch.ts';
 
 /** As SNS hands it to a queue. */
 export type Arrived = {
@@ -29,7 +30,7 @@ export type TopicAndQueue = {
   close(): void;
 };
 
-const LIMIT_MS = 10_000;
+const LIMIT_MS = 10_000 * PATIENCE;
 
 /** @param name  its ARN is known before: arn:aws:sns:<region>:000000000000:<name> */
 export async function openTopic(endpoint: string, region: string, name: string): Promise<TopicAndQueue> {

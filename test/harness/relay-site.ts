@@ -78,20 +78,24 @@ export async function startEmulation(): Promise<Emulation> {
 
 export class RelaySite {
   private readonly proxy: AwsProxy;
+  private readonly vaultTimeout: string;
   readonly here: Place;
   readonly away: Place;
 
-  private constructor(proxy: AwsProxy, here: Place, away: Place) {
+  private constructor(proxy: AwsProxy, vaultTimeout: string, here: Place, away: Place) {
     this.proxy = proxy;
+    this.vaultTimeout = vaultTimeout;
     this.here = here;
     this.away = away;
   }
 
-  static async open({ emulator, proxy, log }: Emulation): Promise<RelaySite> {
+  /** @param options.vaultTimeout  of the function; short where a vault is away, since a busy machine is slow and not away */
+  static async open({ emulator, proxy, log }: Emulation, { vaultTimeout = '30s' } = {}): Promise<RelaySite> {
     log.length = 0;
     proxy.calm();
     proxy.requests.length = 0;
-    return new RelaySite(proxy, await place(emulator.endpoint, HERE), await place(emulator.endpoint, AWAY));
+    const [here, away] = [await place(emulator.endpoint, HERE), await place(emulator.endpoint, AWAY)];
+    return new RelaySite(proxy, vaultTimeout, here, away);
   }
 
   /** A cluster of this region; its first rows are in the stream. */
@@ -161,7 +165,7 @@ export class RelaySite {
       WALVAULT_VAULT: from.url,
       WALVAULT_RELAY_TO: to.url,
       WALVAULT_ARRIVALS_TOPIC: to.topic,
-      WALVAULT_VAULT_TIMEOUT: '3s',
+      WALVAULT_VAULT_TIMEOUT: this.vaultTimeout,
     };
   }
 

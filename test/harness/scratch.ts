@@ -37,6 +37,25 @@ export async function waitFor<T>(
   }
 }
 
+/**
+ * Whether `work` settles before `limitMs` are over, by a timer that is started with it: where this process stands still both are late, and the
+ * one that was due first still comes first.
+ */
+export async function settlesWithin(limitMs: number, work: Promise<unknown>): Promise<boolean> {
+  const over = new AbortController();
+  try {
+    return await Promise.race([
+      work.then(
+        () => true,
+        () => true,
+      ),
+      sleep(limitMs, false, { signal: over.signal }),
+    ]);
+  } finally {
+    over.abort();
+  }
+}
+
 /** A directory of one test file: short enough for socket paths; `name` may hold spaces and quotes. */
 export function makeScratch(name = ''): string {
   return mkdtempSync(path.join(realpathSync(os.tmpdir()), `wv${name}-`));

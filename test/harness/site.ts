@@ -176,8 +176,13 @@ export class TestSite {
     return server;
   }
 
+  /** A base backup, and until the history file that PostgreSQL archives of it has gone the same way: the command does not wait for that. */
   async backup(node = 'db1'): Promise<void> {
-    await this.ok('backup', '--pgdata', this.server(node).pgdata, '--node', node);
+    const server = this.server(node);
+    await this.ok('backup', '--pgdata', server.pgdata, '--node', node);
+    await waitFor('the history file of the backup is archived', 60_000, () =>
+      server.archiveStatus('ready').every((name) => !name.endsWith('.backup')),
+    );
   }
 
   /** `standby create` and its start; `settings` become --set. */
@@ -350,6 +355,13 @@ export class TestSite {
           run !== 'Z' && command.includes('/agent.cjs') && command.includes(` ${state}`),
       )
       .map(({ pid }) => pid);
+  }
+
+  /** How many agents of `node` have begun so far, by its log. */
+  agentsBegun(node: string): number {
+    const log = path.join(this.state(node), 'agent.log');
+    const begun = new RegExp(` agent \\d+ of ${node} `, 'g');
+    return existsSync(log) ? (readFileSync(log, 'utf8').match(begun)?.length ?? 0) : 0;
   }
 
   /** The end of every log of this site. */

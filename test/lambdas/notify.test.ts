@@ -29,8 +29,6 @@ import {
 import { finishPromotion, promote } from '../harness/promotions.ts';
 import { memoryVault } from '../harness/two-vaults.ts';
 
-jest.setTimeout(30_000);
-
 const [HERE, THERE] = ['us-east-1', 'eu-west-1'];
 const MIN = 60_000;
 const call = { getRemainingTimeInMillis: () => 60_000 };
@@ -58,7 +56,7 @@ beforeAll(async () => {
   near = await openTopic(emulator.endpoint, HERE, ownName());
   far = await openTopic(emulator.endpoint, THERE, ownName());
   webhook = await openWebhook();
-}, 60_000);
+});
 afterAll(async () => {
   for (const each of [near, far]) each?.close();
   await webhook?.close();

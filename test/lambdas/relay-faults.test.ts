@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 afterAll(() => emulation?.close());
 beforeEach(async () => {
-  site = await RelaySite.open(emulation);
+  site = await RelaySite.open(emulation, { vaultTimeout: '3s' });
   db1 = await site.cluster('main');
   A = db1.cluster;
 });

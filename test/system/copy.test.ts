@@ -32,10 +32,16 @@ describe(`a copy of the primary on ${pair.title}`, () => {
     await server.query('SELECT pg_switch_wal()');
   };
 
+  /** db1 and its agent, which takes its socket away when it ends: cp would find it listed, and gone. */
+  async function stopWhole(): Promise<void> {
+    await db1.stop('fast');
+    await waitFor('the agent has ended with its server', 30_000, () => !hasAgent(site, 'db1'));
+  }
+
   /** PGDATA and state directory as they are, under another name; nothing in them knows of the move. */
   async function copyOf(name: string): Promise<TestServer> {
     await db1.query('CHECKPOINT');
-    await db1.stop('fast');
+    await stopWhole();
     const copy = site.declare(name);
     execFileSync('cp', ['-a', db1.pgdata, copy.pgdata]);
     execFileSync('cp', ['-a', site.state('db1'), site.state(name)]);
@@ -83,7 +89,7 @@ describe(`a copy of the primary on ${pair.title}`, () => {
   });
 
   test('a machine rolled back to an earlier state is refused when it writes other bytes under archived names', async () => {
-    await db1.stop('fast');
+    await stopWhole();
     const saved = path.join(site.scratch, 'snapshot');
     execFileSync('cp', ['-a', path.dirname(db1.pgdata), saved]);
     await db1.start();

@@ -155,7 +155,7 @@ describe.each(pairs)('relay on $title', (pair) => {
   );
 
   test('Ctrl-C in the middle: it ends in order and says so, what it brought stays, the same command goes on', async () => {
-    await fill(70);
+    await fill(140); // five transactions: it must not be through before it is seen to have begun
     const before = (await B.heart()).head.lastFile!;
     const broken = startPass({ WALVAULT_UPLOAD_PARALLEL: '1' });
     await waitFor('its first rows', 60_000, async () => (await B.heart()).head.lastFile! > before);

@@ -26,6 +26,20 @@ describe(`promoted by others, ${pair.title}`, () => {
   const rowsOf = (node: string) => site.server(node).number('SELECT count(*) FROM kept');
   const troubleOf = async (node: string) =>
     (await site.status()).nodes.find(({ name }) => name === node)?.trouble ?? '';
+  /** From now on no file comes from the vault: what restore_command asks for now was answered, and the next one is false. */
+  const cutOff = async (node: string) => {
+    const standby = site.server(node);
+    await standby.query(`ALTER SYSTEM SET restore_command = 'false'`);
+    await standby.query('SELECT pg_reload_conf()');
+    await waitFor(`${node} is cut off`, 20_000, async () =>
+      Boolean(
+        await standby.value(
+          `SELECT current_setting('restore_command') = 'false' AND wait_event = 'RecoveryRetrieveRetryInterval'
+           FROM pg_stat_activity WHERE backend_type = 'startup'`,
+        ),
+      ),
+    );
+  };
   const isPrimary = (node: string, epoch: number) =>
     waitFor(`${node} is the primary of epoch ${epoch}`, 60_000, async () => {
       const status = await site.status();
@@ -56,6 +70,7 @@ describe(`promoted by others, ${pair.title}`, () => {
   test('pg_promote: claims, fills what was streamed and never archived, archives on, and the others follow', async () => {
     const db1 = site.server('db1');
     archiveCommand = await db1.value('SHOW archive_command');
+    await db1.allArchived(); // a hook that loses its agent starts another one, which would push ahead
     await db1.query(`ALTER SYSTEM SET archive_command = 'false'`);
     await db1.query('SELECT pg_reload_conf()');
     await killHard(site.agentPids('db1'));
@@ -99,8 +114,7 @@ describe(`promoted by others, ${pair.title}`, () => {
   test('forked before the end of the vault: not claimed, and told with what would be lost', async () => {
     const db3 = site.server('db3');
     // as a standby that is cut off from its vault: a pause of replay would not do, a promotion asks for all the rest
-    await db3.query(`ALTER SYSTEM SET restore_command = 'false'`);
-    await db3.query('SELECT pg_reload_conf()');
+    await cutOff('db3');
     for (let round = 0; round < 3; round++) {
       await add('db2');
       await site.archiveNow('db2');
@@ -144,8 +158,7 @@ describe(`promoted by others, ${pair.title}`, () => {
         const at = parseLsn(String(await standby.value('SELECT pg_last_wal_replay_lsn()')));
         return at > segmentStart(last, 1 << 20);
       });
-      await standby.query(`ALTER SYSTEM SET restore_command = 'false'`);
-      await standby.query('SELECT pg_reload_conf()');
+      await cutOff(node);
     }
     await Promise.all(['db4', 'db5'].map((node) => site.server(node).promoteByHand()));
     const primary = await waitFor('one has claimed', 60_000, async () => {

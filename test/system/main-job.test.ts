@@ -18,7 +18,8 @@ describe.each(pairs)('main job on $title', (pair) => {
   let writer: SteadyWriter;
 
   beforeAll(async () => {
-    site = await TestSite.open({ pair });
+    // whoever waits for a vault that need not be asked opens long after the test has given up
+    site = await TestSite.open({ pair, walvault: { WALVAULT_RESTORE_TIMEOUT: '10m' } });
     db1 = await site.makePrimary('db1');
     await site.backup();
     db2 = await site.addStandby('db2');
@@ -55,13 +56,11 @@ describe.each(pairs)('main job on $title', (pair) => {
     });
   });
 
-  test('pg_promote() by hand opens within a second, and the node is told that it is not the primary of the vault', async () => {
+  test('pg_promote() by hand opens at once, and the node is told that it is not the primary of the vault', async () => {
     await site.caughtUp('db3');
     const before = await site.status();
-    const begun = performance.now();
     await db3.query('SELECT pg_promote(wait => false)');
     await site.promoted('db3', 10_000);
-    expect(performance.now() - begun).toBeLessThan(10_000);
     await db3.query('CREATE TABLE written_by_db3 (x int)');
     await db3.query('SELECT pg_switch_wal()');
     await waitFor('a refused archive_command', 60_000, async () => {
@@ -78,10 +77,8 @@ describe.each(pairs)('main job on $title', (pair) => {
     await db1.kill9();
     await writer.stop();
     const archived = (await site.status()).lastSegment!;
-    const begun = performance.now();
     await site.trigger('smart', 'db2');
     await site.promoted('db2', 20_000);
-    expect(performance.now() - begun).toBeLessThan(20_000);
     const rows = writer.rowsBefore(segmentEnd(archived, 16 * MiB));
     expect(rows).toBeGreaterThan(20);
     expect(await missingRows(db2, rows)).toBe(0);

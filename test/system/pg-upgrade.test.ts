@@ -9,7 +9,7 @@ import path from 'node:path';
 import { DrSite } from '../harness/dr-site.ts';
 import { fullPostgres } from '../harness/full-postgres.ts';
 import { TestServer } from '../harness/postgres.ts';
-import { waitFor } from '../harness/scratch.ts';
+import { listProcesses, waitFor } from '../harness/scratch.ts';
 import { endOf, walvaultFile } from '../harness/walvault-command.ts';
 
 const PAGE = 'docs/runbook/upgrading-postgresql.md';
@@ -61,6 +61,11 @@ describe('pg_upgrade from PostgreSQL 16 to 18, file vaults', () => {
     for (const each of [next, standby]) await each?.stop('immediate').catch(() => {});
     await site?.close();
   });
+  const hasAgent = ({ pgdata }: TestServer) =>
+    listProcesses().some(
+      ({ command, state }) =>
+        state !== 'Z' && command.includes('/agent.cjs') && command.includes(` ${pgdata}.walvault`),
+    );
   const generation = async (vault: 'A' | 'B') => (await site.view(vault).heart()).control;
 
   test('the page: backup, stop, pg_upgrade, a new generation that archives and is backed up', async () => {
@@ -114,6 +119,8 @@ describe('pg_upgrade from PostgreSQL 16 to 18, file vaults', () => {
 
   test('the old server, started again, archives nothing and is told why; neither is it taken for an upgrade', async () => {
     await next.stop('fast');
+    // its last heartbeat moves the head once more
+    await waitFor('the end of its agent', 30_000, () => !hasAgent(next));
     const head = (await site.view('A').heart()).head;
     await db1.start();
     await db1.query('CREATE TABLE too_late AS SELECT 1 AS x');

