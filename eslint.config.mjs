@@ -46,7 +46,7 @@ const restrict = (files, ...patterns) => ({
 });
 
 export default tseslint.config(
-  { ignores: ['dist/', 'node_modules/', 'infra/cdk.out/'] },
+  { ignores: ['dist/', 'node_modules/', 'release/', 'infra/cdk.out/'] },
   ...tseslint.configs.recommended,
   {
     plugins: { 'import-x': importX },

@@ -37,8 +37,8 @@ import { matrixRuns, matrixSummary, mergedReport } from './matrix.mjs';
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'];
 
 /**
- * A run of jest over `tests` (patterns of paths); the tests read `env`; `needs` is installed first. System tests mostly wait for
- * servers: two at a time on two cores.
+ * A run of jest over `tests` (patterns of paths); the tests read `env`; `needs` is installed first. Where tests mostly wait (for servers, for
+ * leases and limits to pass), two `workers` on two cores, of which jest by itself would use one.
  */
 const jest = (tests, { env, needs = [], workers } = {}) => ({
   run: ['node_modules/jest/bin/jest.js', ...(workers === undefined ? [] : [`--maxWorkers=${workers}`])],
@@ -52,14 +52,13 @@ const COMMANDS = {
   test: jest(
     // all of infra that needs neither emulator nor servers
     ['test/unit', 'test/contract', 'test/infra/(?!deploy|roles|witness)', 'test/system/main-job'],
-    {
-      env: { WALVAULT_TEST_PAIRS: '18:file' },
-    },
+    { env: { WALVAULT_TEST_PAIRS: '18:file' }, workers: Math.max(2, os.availableParallelism() - 1) },
   ),
   'test:unit': jest(['test/unit']),
   'test:contract': jest(['test/contract'], {
     env: { WALVAULT_TEST_AWS: '1' },
     needs: ['installMinistack', 'installDynamoDBLocal'],
+    workers: 2,
   }),
   'test:lambdas': jest(['test/lambdas'], { env: { WALVAULT_TEST_AWS: '1' }, needs: ['installMinistack'] }),
   'test:infra': jest(['test/infra'], {
