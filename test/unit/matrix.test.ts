@@ -30,7 +30,7 @@ const LATER = [
     'two-archivers',
     'doctor',
   ],
-  ...['lease', 'lease-trigger', 'lease-takeover', 'witness', 'witness-faults', 'witness-dr'],
+  ...['lease', 'lease-gate', 'lease-trigger', 'lease-takeover', 'witness', 'witness-faults', 'witness-dr'],
   ...['dr-relay', 'dr-table', 'dr-cut-off', 'dr-disaster', 'spill'],
 ];
 
