@@ -22,11 +22,14 @@ export function functionSettings(): Settings {
 
 const opened = new Map<string, Promise<Vault>>();
 
-/** Opened at the first call and kept as long as the process lives. */
+/** Opened at the first call and kept as long as the process lives; what fails is tried again by the next one. */
 export function keptVault(url: string, settings: Settings): Promise<Vault> {
-  const kept = opened.get(url) ?? openVault(url, { timeoutMs: settings.vaultTimeout });
-  opened.set(url, kept);
-  return kept;
+  const known = opened.get(url);
+  if (known !== undefined) return known;
+  const opening = openVault(url, { timeoutMs: settings.vaultTimeout });
+  opened.set(url, opening);
+  opening.catch(() => opened.delete(url));
+  return opening;
 }
 
 /** Aborted when so little time is left that the work should end in order: it is taken up again by the next call. */

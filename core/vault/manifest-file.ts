@@ -198,7 +198,7 @@ function transactionThread(file: string, uri: string, directory: string) {
       lastId += 1;
       waiting.set(lastId, { resolve, reject });
       worker.ref();
-      const request: Request = { id: lastId, changes, untilMs: Date.now() + timeoutMs };
+      const request: Request = { id: lastId, changes, untilMs: sharedMs() + timeoutMs };
       worker.postMessage(request);
       return promise;
     },
@@ -208,6 +208,9 @@ function transactionThread(file: string, uri: string, directory: string) {
   };
 }
 
+/** ms on the clock that nobody sets; performance.now() begins anew in each thread. */
+const sharedMs = (): number => Number(process.hrtime.bigint()) / 1e6;
+
 function threadSource(): string {
   // not through types: this is the text of a program
   return `
@@ -216,7 +219,7 @@ function threadSource(): string {
     let rows;
     parentPort.on('message', ({ id, changes, untilMs }) => {
       try {
-        const leftMs = untilMs - Date.now();
+        const leftMs = untilMs - Number(process.hrtime.bigint()) / 1e6;
         // too late to begin: whoever asked has given up, and a change that nobody expects is worse than none
         if (leftMs <= 0) throw Object.assign(new Error('the time was over before it began'), { errcode: 5 });
         rows ??= sqliteRows(require('node:sqlite'), require('node:fs'), workerData.file, workerData.uri, 1000);

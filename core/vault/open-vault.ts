@@ -169,8 +169,17 @@ function bucketName({ bucket, prefix }: VaultPlace & { kind: 's3' }): string {
 function vaultOf(url: string, open: Opener): Vault {
   let bucket: Promise<Bucket> | undefined;
   let manifest: Promise<Manifest> | undefined;
-  const openBucket = () => (bucket ??= open.bucket());
-  const openManifest = () => (manifest ??= open.manifest());
+  // a failure is not kept: the process may live for weeks
+  const openBucket = () =>
+    (bucket ??= open.bucket().catch((error: unknown) => {
+      bucket = undefined;
+      throw error;
+    }));
+  const openManifest = () =>
+    (manifest ??= open.manifest().catch((error: unknown) => {
+      manifest = undefined;
+      throw error;
+    }));
   return {
     url,
     bucket: {

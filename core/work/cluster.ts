@@ -152,7 +152,7 @@ export async function changing<T>(
   attempt: () => Promise<{ changes: readonly Change[]; result: T } | { result: T }>,
   transact: (changes: readonly Change[]) => Promise<Outcome>,
 ): Promise<T> {
-  const deadline = Date.now() + CHANGE_LIMIT_MS;
+  const deadline = performance.now() + CHANGE_LIMIT_MS;
   let lost: unknown;
   for (let round = 0; ; round++) {
     const next = await attempt();
@@ -165,7 +165,7 @@ export async function changing<T>(
       if (!(error instanceof VaultError && error.code === 'unreachable')) throw error;
       lost = error;
     }
-    if (Date.now() > deadline) {
+    if (performance.now() > deadline) {
       throw (
         lost ??
         new VaultError('busy', `others changed the same rows for ${CHANGE_LIMIT_MS / 1000} s`, {

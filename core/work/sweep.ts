@@ -11,7 +11,7 @@ import type { NodeContext } from './node-context.ts';
 export class Sweeper {
   readonly #context: NodeContext;
   readonly #journal: Journal;
-  #lookedAt = 0;
+  #lookedAt = -Infinity;
   #looking: Promise<void> | undefined;
 
   constructor(context: NodeContext, journal: Journal) {
@@ -22,8 +22,8 @@ export class Sweeper {
   /** Called often; looks when it is due, one look at a time. Never throws, never waits. */
   look(): void {
     const { sweepInterval } = this.#context.settings;
-    if (this.#looking !== undefined || Date.now() - this.#lookedAt < sweepInterval) return;
-    this.#lookedAt = Date.now();
+    if (this.#looking !== undefined || performance.now() - this.#lookedAt < sweepInterval) return;
+    this.#lookedAt = performance.now();
     this.#looking = this.#lookOnce()
       .catch((error: unknown) => this.#journal.state('sweep', `sweep: ${inWords(error)}`))
       .finally(() => (this.#looking = undefined));
