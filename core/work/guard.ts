@@ -69,6 +69,8 @@ export async function guardPromotion(pgdata: string, stateDir = ''): Promise<Gua
   if (taken > control.timeline && (await isOwn(pgdata, stateDir, taken))) {
     return untouched(`timeline ${taken} was taken for good`);
   }
+  // An agent that starts before its server makes this look, too: what is removed must not be what a server has just begun to write.
+  if ((await runningServer(pgdata)) !== undefined) return untouched('a server was started meanwhile');
   await writeSignalFile(pgdata, stateDir === '' ? 'standby.signal' : readOnlySignal(statePaths(stateDir)));
   for (const file of unborn) await fs.promises.rm(file, { force: true });
   return {
