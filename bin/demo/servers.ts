@@ -3,12 +3,13 @@
  * before, no process of theirs is left.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { findOwnBinDir, freePorts, initDatabase } from '../../core/postgres/new-server.ts';
 import { runningServer } from '../../core/postgres/pgdata.ts';
 import { startServer, stopServer } from '../../core/postgres/server.ts';
 import { connect } from '../../core/postgres/sql.ts';
+import { livingAgent } from '../../core/work/living-agent.ts';
 import { takeNodeLock, type NodeLock } from '../../core/work/node-lock.ts';
 import { stateDirOf, statePaths, type StatePaths } from '../../core/work/node-state.ts';
 import { programRoot } from '../program-root.ts';
@@ -127,7 +128,7 @@ export class DemoServers {
       if (paths === undefined) return undefined;
       const lock = await takeNodeLock(paths.lock, 50);
       if (lock !== undefined) return lock;
-      const pid = await agentPid(paths);
+      const pid = livingAgent(paths)?.pid;
       if (pid !== undefined && Date.now() >= askAt) signal(pid, Date.now() >= killAt ? 'SIGKILL' : 'SIGTERM');
     }
   }
@@ -142,15 +143,6 @@ function stateOf(server: DemoServer): StatePaths | undefined {
   if (!existsSync(server.pgdata)) return undefined;
   const paths = statePaths(stateDirOf(server.pgdata));
   return existsSync(paths.dir) ? paths : undefined;
-}
-
-async function agentPid(paths: StatePaths): Promise<number | undefined> {
-  try {
-    const { pid } = JSON.parse(await readFile(paths.agent, 'utf8')) as { pid?: unknown };
-    return typeof pid === 'number' && Number.isInteger(pid) && pid > 1 ? pid : undefined;
-  } catch {
-    return undefined; // it has the lock and not yet said who it is
-  }
 }
 
 function signal(pid: number, name: NodeJS.Signals): void {

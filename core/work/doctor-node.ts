@@ -13,6 +13,7 @@ import type { Unseen } from '../cluster/finding.ts';
 import { askAgent, NoAgent } from './agent-socket.ts';
 import { bootId, bootMs } from './boot-clock.ts';
 import { livingWatchdog, readLease } from './lease-file.ts';
+import { livingAgent } from './living-agent.ts';
 import { rewindMark } from './local-wal.ts';
 import { identityOf, readDetached, readSeal, statePaths, type Seal, type StatePaths } from './node-state.ts';
 import { wrapperTexts } from './wrappers.ts';
@@ -120,7 +121,7 @@ function lookAtLease(paths: StatePaths, settings: Settings): LeaseFacts {
 }
 
 async function lookAtAgent(paths: StatePaths, isWanted: boolean): Promise<AgentFacts> {
-  const runs = runningAgent(paths.agent);
+  const runs = livingAgent(paths);
   const from = process.cwd();
   try {
     process.chdir(paths.dir); // a socket's path holds 107 bytes, a state directory's may be longer
@@ -141,18 +142,6 @@ async function lookAtAgent(paths: StatePaths, isWanted: boolean): Promise<AgentF
     };
   } finally {
     process.chdir(from);
-  }
-}
-
-/** By agent.json, and only where that process still is an agent: the number may have been given again. */
-function runningAgent(file: string): AgentFacts['runs'] {
-  try {
-    const { pid, version } = JSON.parse(fs.readFileSync(file, 'utf8')) as { pid: number; version: string };
-    process.kill(pid, 0);
-    const words = isThere('/proc/self') ? fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8') : 'agent';
-    return words.includes('agent') ? { pid, version } : undefined;
-  } catch {
-    return undefined;
   }
 }
 

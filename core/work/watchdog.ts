@@ -12,6 +12,7 @@ import { askAgent, buildId } from './agent-socket.ts';
 import { beatWatchdog, endBeats, livingWatchdog } from './lease-file.ts';
 import { LeaseStop } from './lease-stop.ts';
 import { inWords, Journal } from './journal.ts';
+import { isProgram, livingAgent } from './living-agent.ts';
 import { takeNodeLock } from './node-lock.ts';
 import { startAgent } from './programs.ts';
 import { checkIdentity, statePaths, type StatePaths } from './node-state.ts';
@@ -83,7 +84,7 @@ async function takeOver(paths: StatePaths, build: string) {
     if (living?.build === build || performance.now() > deadline) return undefined;
     // of another build, or without a sign of life: its lock is free as soon as it is dead
     const pid = living?.pid ?? livingWatchdog(paths.watchdog, Infinity)?.pid;
-    if (pid !== undefined && isProgram(pid, 'watchdog.cjs')) kill(pid);
+    if (pid !== undefined && isProgram(pid, 'watchdog', paths.dir)) kill(pid);
   }
 }
 
@@ -122,7 +123,7 @@ export class AgentCare {
 
   /** @param overdue  the lease whose renewal is */
   async #lookOnce(overdue: LeaseStop['lease']): Promise<void> {
-    const pid = agentPid(this.#paths);
+    const pid = livingAgent(this.#paths)?.pid;
     if (pid === undefined) {
       this.#missed = 0;
       this.#start();
@@ -156,28 +157,6 @@ export class AgentCare {
     if (performance.now() - this.#startedAt < AGENT_EVERY_MS) return;
     this.#startedAt = performance.now();
     this.#startAgent?.();
-  }
-}
-
-/** Of the agent of this state directory that lives. */
-function agentPid(paths: StatePaths): number | undefined {
-  try {
-    const { pid } = JSON.parse(fs.readFileSync(paths.agent, 'utf8')) as { pid: number };
-    return isProgram(pid, 'agent.cjs') ? pid : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** A process that runs this bundle for this state directory, and is no zombie; a number may have been given again, to that of another server too. */
-function isProgram(pid: number, bundle: string): boolean {
-  try {
-    return (
-      fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(bundle) &&
-      fs.readlinkSync(`/proc/${pid}/cwd`) === process.cwd() // each works in its state directory
-    );
-  } catch {
-    return false;
   }
 }
 

@@ -3,8 +3,8 @@
  * An agent that went on would keep the old settings, and write into a spool that is no longer there.
  */
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { VaultError } from '../errors.ts';
+import { livingAgent } from './living-agent.ts';
 import { takeNodeLock } from './node-lock.ts';
 import { statePaths } from './node-state.ts';
 
@@ -26,7 +26,7 @@ export async function withoutAgent<T>(stateDir: string, work: () => Promise<T>):
   // Who has the lock is asked anew each time: one that has just started has it before it has said who it is, and of those that wait for the
   // same lock (a hook or the watchdog has started them) one may be faster than this process.
   while (lock === undefined) {
-    const pid = await agentPid(paths.agent);
+    const pid = livingAgent(paths)?.pid;
     if (performance.now() > deadline) {
       throw new VaultError('busy', `the agent of ${stateDir} (pid ${pid ?? 'unknown'}) does not end`, {
         hint: `Look into ${paths.log}; 'kill -9 ${pid ?? 'its pid'}' does no harm: nothing is lost by it.`,
@@ -40,16 +40,6 @@ export async function withoutAgent<T>(stateDir: string, work: () => Promise<T>):
   } finally {
     lock.release();
   }
-}
-
-/** By agent.json, and only if that process still is an agent: the number may have been given again. */
-async function agentPid(file: string): Promise<number | undefined> {
-  const text = await readFile(file, 'utf8').catch(() => undefined);
-  const pid = text === undefined ? undefined : (JSON.parse(text) as { pid?: number }).pid;
-  if (pid === undefined || !Number.isInteger(pid) || pid <= 1) return undefined;
-  if (!existsSync('/proc/self')) return pid;
-  const words = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-  return words.includes('agent') ? pid : undefined;
 }
 
 function signalEnd(pid: number): void {

@@ -24,7 +24,7 @@ afterEach(() => {
 test('an agent that answers nothing while its renewal is overdue is replaced by two looks in a row: the stop is near', async () => {
   const paths = statePaths(folder);
   agent = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)', 'agent.cjs'], {
-    stdio: 'ignore',
+    ...{ cwd: folder, stdio: 'ignore' },
   });
   const ended = once(agent, 'exit');
   await once(agent, 'spawn');

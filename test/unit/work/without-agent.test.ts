@@ -29,7 +29,7 @@ test.each([
   const file = path.join(dir, 'agent.cjs');
   writeFileSync(file, AGENT);
   const words = [file, dir, String(lateMs)];
-  const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, words, { cwd: dir, stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = new Promise((resolve) => child.once('exit', (_code, signal) => resolve(signal)));
   try {
     await new Promise((resolve) => child.stdout.once('data', resolve));
