@@ -77,11 +77,11 @@ describe.each(vaultKinds)('rows of a backup in $name', (kind) => {
         await completeBackup(cluster, started, copied);
       },
     });
-    jest.useFakeTimers({ now: Date.now() + 86_400_000, doNotFake: ['setImmediate', 'setTimeout'] });
+    const tomorrow = jest.spyOn(Date, 'now').mockReturnValue(Date.now() + 86_400_000);
     try {
       await sweepInterrupted(other);
     } finally {
-      jest.useRealTimers();
+      tomorrow.mockRestore();
     }
     expect(isPaused).toBe(true);
     await expectComplete();
