@@ -129,6 +129,8 @@ export class TestServer {
 
   /** pg_ctl start -w. @throws with the server's own log in the message */
   async start({ timeoutS = 60 * PATIENCE } = {}): Promise<void> {
+    // one that somebody else has killed may still have its number, as a zombie or as another process
+    if (this.pid() === undefined) this.nameNobody();
     try {
       await this.control('start', '-w', '-t', String(timeoutS), '-l', this.logFile);
     } catch (error) {
