@@ -4,6 +4,7 @@
  */
 import { describeFailure } from '../core/errors.ts';
 import { loadSettings, type Settings } from '../core/settings/read.ts';
+import { keptEach } from '../core/vault/kept.ts';
 import { openVault } from '../core/vault/open-vault.ts';
 import type { Vault } from '../core/vault/vault.ts';
 import { listClusters } from '../core/work/cluster-list.ts';
@@ -20,17 +21,10 @@ export function functionSettings(): Settings {
   return loadSettings({ flags: {}, env: process.env });
 }
 
-const opened = new Map<string, Promise<Vault>>();
-
-/** Opened at the first call and kept as long as the process lives; what fails is tried again by the next one. */
-export function keptVault(url: string, settings: Settings): Promise<Vault> {
-  const known = opened.get(url);
-  if (known !== undefined) return known;
-  const opening = openVault(url, { timeoutMs: settings.vaultTimeout });
-  opened.set(url, opening);
-  opening.catch(() => opened.delete(url));
-  return opening;
-}
+/** Opened at the first call and kept as long as the process lives. */
+export const keptVault = keptEach((url: string, settings: Settings): Promise<Vault> =>
+  openVault(url, { timeoutMs: settings.vaultTimeout }),
+);
 
 /** Aborted when so little time is left that the work should end in order: it is taken up again by the next call. */
 export function untilDeadline(call: Call): AbortSignal {

@@ -6,6 +6,7 @@ import { readStatus, type NodeStatus, type RelayStatus, type Status } from '../.
 import { gapText } from '../../core/cluster/gaps.ts';
 import { formatAge, formatBytes, formatCount, formatDuration } from '../ui/format.ts';
 import { pairs, table } from '../ui/table.ts';
+import { keptEach } from '../../core/vault/kept.ts';
 import type { Vault } from '../../core/vault/vault.ts';
 import type { Answer, CommandRow, Context } from '../command.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
@@ -82,13 +83,7 @@ export type Look = { value: Answer; text: () => string };
 
 /** Each other vault is opened once, however often it is looked at; one that cannot be opened is tried again. */
 function openOnce(context: Context): (url: string) => Promise<Vault> {
-  const opened = new Map<string, Promise<Vault>>();
-  return (url) => {
-    const opening = opened.get(url) ?? context.anotherVault(url, { limitMs: OTHER_VAULT_MS });
-    opened.set(url, opening);
-    opening.catch(() => opened.delete(url));
-    return opening;
-  };
+  return keptEach((url: string) => context.anotherVault(url, { limitMs: OTHER_VAULT_MS }));
 }
 
 async function lookAtCluster(

@@ -4,7 +4,8 @@ import type { VaultError } from '../../core/errors.ts';
 import { duration } from '../../core/settings/kinds.ts';
 import type { SettingName } from '../../core/settings/settings.ts';
 import { settingsOf } from '../../core/settings/settings.ts';
-import { openCluster, type Cluster } from '../../core/work/cluster.ts';
+import { keptEach } from '../../core/vault/kept.ts';
+import { openCluster } from '../../core/work/cluster.ts';
 import { runWitness, type WitnessSeen } from '../../core/work/witness.ts';
 import type { CommandRow, Context } from '../command.ts';
 import { REACH_SETTINGS } from '../reach-settings.ts';
@@ -48,7 +49,7 @@ active vault, and warns only, unless --dr-failover is on.`,
     context.say(
       `watching ${cluster.name} in ${cluster.vault.url}, ${settings.autoFailover ? `max_lag ${settings.maxLag / 1000} s` : 'warning only'}${dryRun ? ', dry run' : ''}, until ${limitMs === undefined ? 'Ctrl-C' : `${limitMs / 1000} s are over`}`,
     );
-    const opened = new Map<string, Promise<Cluster>>();
+    const open = keptEach(async (url: string) => openCluster(await context.anotherVault(url), cluster.name));
     await untilSignalled((signal) =>
       runWitness(cluster, {
         policy: {
@@ -58,7 +59,7 @@ active vault, and warns only, unless --dr-failover is on.`,
         },
         ...{ drFailover: settings.drFailover, everyMs: settings.witnessInterval, dryRun },
         by: `${os.hostname()}:${process.pid}`,
-        open: (url) => openOnce(context, opened, url, cluster.name),
+        open,
         signal: limitMs === undefined ? signal : AbortSignal.any([signal, AbortSignal.timeout(limitMs)]),
         onDecision: (seen) => tell(context, seen),
         onTrouble: troubleTeller(context),
@@ -66,18 +67,6 @@ active vault, and warns only, unless --dr-failover is on.`,
     );
   },
 };
-
-function openOnce(
-  context: Context,
-  opened: Map<string, Promise<Cluster>>,
-  url: string,
-  cluster: string,
-): Promise<Cluster> {
-  const opening = opened.get(url) ?? context.anotherVault(url).then((vault) => openCluster(vault, cluster));
-  opened.set(url, opening);
-  opening.catch(() => opened.delete(url));
-  return opening;
-}
 
 function tell(context: Context, { decision, silentMs, isNew }: WitnessSeen): void {
   if (!isNew) return;

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { configFileIn } from './pgdata.ts';
 
 export type ControlAction = 'start' | 'stop' | 'restart' | 'reload';
 
@@ -31,7 +32,7 @@ export const controlLine = (pgdata: string, action: ControlAction): string =>
  */
 export function debianCluster(words: string): [string, string] | undefined {
   const [, version, name] =
-    /config_file=\/etc\/postgresql\/([^/"]+)\/([^/"]+)\/postgresql\.conf"/.exec(words) ?? [];
+    /^\/etc\/postgresql\/([^/]+)\/([^/]+)\/postgresql\.conf$/.exec(configFileIn(words) ?? '') ?? [];
   return version === undefined || name === undefined ? undefined : [version, name];
 }
 

@@ -170,8 +170,12 @@ async function isZombie(pid: number): Promise<boolean> {
 /** The start's own words for where the configuration lies, else PGDATA/postgresql.conf. */
 async function configFileOf(pgdata: string): Promise<string> {
   const words = await readFile(path.join(pgdata, 'postmaster.opts'), 'utf8').catch(() => '');
-  const named = /"?(?:--config[-_]file|config_file)=([^"\n]+)"/.exec(words);
-  return named?.[1] === undefined ? path.join(pgdata, 'postgresql.conf') : path.resolve(pgdata, named[1]);
+  return path.resolve(pgdata, configFileIn(words) ?? 'postgresql.conf');
+}
+
+/** The configuration file that a command line names, as postmaster.opts keeps it. */
+export function configFileIn(words: string): string | undefined {
+  return /"?(?:--config[-_]file|config_file)=([^"\n]+)"/.exec(words)?.[1];
 }
 
 async function ownerOf(directory: string): Promise<{ uid: number; name: string }> {

@@ -215,11 +215,12 @@ function threadSource(): string {
   // not through types: this is the text of a program
   return `
     const { parentPort, workerData } = require('node:worker_threads');
+    const sharedMs = ${sharedMs.toString()};
     const sqliteRows = ${sqliteRows.toString()};
     let rows;
     parentPort.on('message', ({ id, changes, untilMs }) => {
       try {
-        const leftMs = untilMs - Number(process.hrtime.bigint()) / 1e6;
+        const leftMs = untilMs - sharedMs();
         // too late to begin: whoever asked has given up, and a change that nobody expects is worse than none
         if (leftMs <= 0) throw Object.assign(new Error('the time was over before it began'), { errcode: 5 });
         rows ??= sqliteRows(require('node:sqlite'), require('node:fs'), workerData.file, workerData.uri, 1000);

@@ -7,6 +7,7 @@ import path from 'node:path';
 import { VaultError } from '../errors.ts';
 import { asked, askedEach } from './asked.ts';
 import type { Bucket } from './bucket.ts';
+import { kept } from './kept.ts';
 import type { Change, Manifest } from './manifest.ts';
 import { networkFileSystem } from './network-file-system.ts';
 import type { Vault, VaultOptions } from './vault.ts';
@@ -167,54 +168,43 @@ function bucketName({ bucket, prefix }: VaultPlace & { kind: 's3' }): string {
 
 /** Bucket and manifest that are opened by their first use, and closed only where they were. */
 function vaultOf(url: string, open: Opener): Vault {
-  let bucket: Promise<Bucket> | undefined;
-  let manifest: Promise<Manifest> | undefined;
-  // a failure is not kept: the process may live for weeks
-  const openBucket = () =>
-    (bucket ??= open.bucket().catch((error: unknown) => {
-      bucket = undefined;
-      throw error;
-    }));
-  const openManifest = () =>
-    (manifest ??= open.manifest().catch((error: unknown) => {
-      manifest = undefined;
-      throw error;
-    }));
+  const bucket = kept(open.bucket);
+  const manifest = kept(open.manifest);
   return {
     url,
     bucket: {
       name: url,
       putOnce: (key, body, facts) =>
         asked(`bucket put ${key}, ${body.length} bytes`, async () =>
-          (await openBucket()).putOnce(key, body, facts),
+          (await bucket.use()).putOnce(key, body, facts),
         ),
       copyFrom: (from, key) =>
-        asked(`bucket copy ${from.key} to ${key}`, async () => (await openBucket()).copyFrom(from, key)),
-      store: async () => (await openBucket()).store?.(),
-      get: (key) => asked(`bucket get ${key}`, async () => (await openBucket()).get(key)),
-      facts: (key) => asked(`bucket facts of ${key}`, async () => (await openBucket()).facts(key)),
+        asked(`bucket copy ${from.key} to ${key}`, async () => (await bucket.use()).copyFrom(from, key)),
+      store: async () => (await bucket.use()).store?.(),
+      get: (key) => asked(`bucket get ${key}`, async () => (await bucket.use()).get(key)),
+      facts: (key) => asked(`bucket facts of ${key}`, async () => (await bucket.use()).facts(key)),
       list: (prefix) =>
         askedEach(`bucket list ${prefix}`, async function* () {
-          yield* (await openBucket()).list(prefix);
+          yield* (await bucket.use()).list(prefix);
         }),
-      delete: (key) => asked(`bucket delete ${key}`, async () => (await openBucket()).delete(key)),
-      close: async () => (await bucket)?.close(),
+      delete: (key) => asked(`bucket delete ${key}`, async () => (await bucket.use()).delete(key)),
+      close: bucket.close,
     },
     manifest: {
       name: url,
-      get: (key) => asked(`manifest get ${key.pk} ${key.sk}`, async () => (await openManifest()).get(key)),
+      get: (key) => asked(`manifest get ${key.pk} ${key.sk}`, async () => (await manifest.use()).get(key)),
       query: (range) =>
         askedEach(`manifest query ${range.pk} from ${range.from ?? 'its begin'}`, async function* () {
-          yield* (await openManifest()).query(range);
+          yield* (await manifest.use()).query(range);
         }),
       transact: (changes) =>
         asked(`manifest transact ${changes.map(inWords).join(', ')}`, async () =>
-          (await openManifest()).transact(changes),
+          (await manifest.use()).transact(changes),
         ),
-      close: async () => (await manifest)?.close(),
+      close: manifest.close,
     },
     async close() {
-      await Promise.all([bucket, manifest].map(async (opened) => (await opened)?.close()));
+      await Promise.all([bucket.close(), manifest.close()]);
     },
   };
 }
